@@ -1,0 +1,3 @@
+fn main() {
+    println!("swtdx {}", env!("CARGO_PKG_VERSION"));
+}

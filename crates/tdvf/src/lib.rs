@@ -1,0 +1,1 @@
+//! TDVF metadata, TD HOB and measurement plan of a firmware image.

@@ -1,0 +1,90 @@
+//! The seam between host software and a TDX module: a logical processor that takes SEAMCALL.
+
+use coco_regs::{GprFile, XmmFile};
+use tdx_abi::{LeafWord, Status};
+use x86_arch::Hpa;
+
+use crate::TdxModuleArgs;
+
+/// Which registers cross a call: the kernel's three variants as data.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Traffic {
+    /// RCX, RDX, R8 to R11 in, nothing but RAX out (`__seamcall`).
+    In,
+    /// The same in, and the same six out (`__seamcall_ret`).
+    InOut,
+    /// All thirteen registers both ways (`__seamcall_saved_ret`).
+    Saved,
+}
+
+/// SEAMCALL did not reach a module.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NoSeam {
+    /// CF=1 after the instruction: no module is loaded, or it is busy.
+    VmFailInvalid,
+    /// #GP: TDX is not enabled by the firmware.
+    GeneralProtection,
+    /// #UD: the processor is not in VMX root operation, or knows no SEAMCALL.
+    InvalidOpcode,
+}
+
+/// RCX of TDH.VP.ENTER: the TDVPR page and the two flags.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(transparent)]
+pub struct TdvprAndFlags(pub u64);
+
+/// What the last exit of a vCPU obliges the next entry to load.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum LastExit {
+    /// Nothing but RCX: the vCPU never ran, or left asynchronously.
+    #[default]
+    Asynchronous,
+    /// A TDG.VP.VMCALL with this RCX mask, not answered yet by an entry that succeeded.
+    Tdvmcall { mask: u32 },
+}
+
+/// RAX and the information words of a TDH.VP.ENTER; never stored into the vCPU's register file.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct ExitWords {
+    pub rax: Status,
+    pub rcx: u64,
+    pub rdx: u64,
+    pub r8: u64,
+    pub r9: u64,
+}
+
+/// A logical processor on which host software may call the TDX module.
+///
+/// Holding `&mut` to it is the permission to call on that processor: nothing else runs there meanwhile. The
+/// methods are safe, unlike the instruction: who builds a handle on real hardware vouches for it once.
+pub trait SeamcallLp {
+    /// One SEAMCALL; `args` is read and written as `traffic` says, and untouched when the call reached no module.
+    fn seamcall(
+        &mut self,
+        leaf: LeafWord,
+        args: &mut TdxModuleArgs,
+        traffic: Traffic,
+    ) -> Result<Status, NoSeam>;
+
+    /// TDH.VP.ENTER in place on the VMM's register file: loads what `last` obliges to, stores what a TDVMCALL's
+    /// mask selects, and updates `last`.
+    fn vp_enter(
+        &mut self,
+        tdvpr: TdvprAndFlags,
+        gprs: &mut GprFile,
+        xmms: Option<&mut XmmFile>,
+        last: &mut LastExit,
+    ) -> Result<ExitWords, NoSeam>;
+}
+
+/// The physical address lies in no memory that the host may touch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OutsideMemory(pub Hpa);
+
+/// Physical memory as host software reaches it, with the host's own key.
+pub trait HostMemory {
+    fn read(&self, from: Hpa, to: &mut [u8]) -> Result<(), OutsideMemory>;
+    fn write(&self, to: Hpa, from: &[u8]) -> Result<(), OutsideMemory>;
+    /// Fills a 4 KiB page with zeros by full-line direct stores (MOVDIR64B), which also heals a poisoned line.
+    fn clear_page(&self, page: Hpa) -> Result<(), OutsideMemory>;
+}

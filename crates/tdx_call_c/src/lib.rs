@@ -1,0 +1,1 @@
+//! Linux's six SEAMCALL and TDCALL functions as a C library.

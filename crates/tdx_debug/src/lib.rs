@@ -1,0 +1,1 @@
+//! GDB on a DEBUG TD.

@@ -1,0 +1,1 @@
+//! Devices of a TD: serial, RTC, PCI, virtio, ACPI, TD HOB.

@@ -1,0 +1,1 @@
+//! Simulated hardware: processors, memory with key IDs, TLB epochs, key tables.

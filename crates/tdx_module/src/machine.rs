@@ -1,0 +1,91 @@
+//! What the module needs of hardware, in its own words.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+use x86_arch::vmx::Vcpu;
+use x86_arch::{Hkid, Hpa, KeyedHpa, SecondLevel};
+
+/// Index of a logical processor, from 0.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct LpId(pub u32);
+
+/// Index of a package, from 0.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PackageId(pub u32);
+
+/// What the firmware (MCHECK) tells the module about the platform.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PlatformInfo {
+    pub lps: u32,
+    pub packages: u32,
+    /// Convertible memory ranges, ascending.
+    pub cmrs: Vec<Range<u64>>,
+    /// The range that the module itself owns.
+    pub seamrr: Range<u64>,
+    /// How many sub-blocks a whole-cache write-back is made of.
+    pub cache_wb_sub_blocks: u32,
+}
+
+/// The four registers of a CPUID answer.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct CpuidValue {
+    pub eax: u32,
+    pub ebx: u32,
+    pub ecx: u32,
+    pub edx: u32,
+}
+
+/// Events pending on a processor.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct PendingEvents {
+    pub interrupt: bool,
+    pub nmi: bool,
+    pub smi: bool,
+}
+
+/// An access met poison or another key's integrity tag.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MachineCheck(pub Hpa);
+
+/// PCONFIG could not program a key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KeyError {
+    /// The key generator had no entropy (PCONFIG error 2).
+    Entropy,
+    /// Another processor holds the key table (PCONFIG error 5).
+    DeviceBusy,
+    /// Any other PCONFIG error code.
+    Other(u32),
+}
+
+/// The hardware under the module. All methods act on the processor they name; memory is shared by all.
+pub trait Machine: Sync {
+    fn platform(&self) -> PlatformInfo;
+    fn package(&self, lp: LpId) -> PackageId;
+
+    /// Reads with a key. Reads outside memory give all ones.
+    fn read(&self, from: KeyedHpa, to: &mut [u8]) -> Result<(), MachineCheck>;
+    /// Writes with a key, through the cache. Writes outside memory vanish.
+    fn write(&self, to: KeyedHpa, from: &[u8]) -> Result<(), MachineCheck>;
+    /// Full-line direct stores (MOVDIR64B) of whole 64-byte lines: never reads, heals poison.
+    fn write_direct(&self, to: KeyedHpa, from: &[u8]);
+    /// Writes back and invalidates one page's lines of one key (CLFLUSH loop).
+    fn flush_page(&self, page: KeyedHpa);
+    /// Writes back and invalidates sub-block `index` of this package's caches.
+    fn write_back_sub_block(&self, lp: LpId, index: u32);
+    /// Programs a fresh random key for `hkid` in the caller's package (PCONFIG).
+    fn program_random_key(&self, lp: LpId, hkid: Hkid) -> Result<(), KeyError>;
+
+    fn cpuid(&self, lp: LpId, leaf: u32, subleaf: u32) -> CpuidValue;
+    fn read_msr(&self, lp: LpId, msr: u32) -> u64;
+    fn write_msr(&self, lp: LpId, msr: u32, value: u64);
+    fn tsc(&self, lp: LpId) -> u64;
+    /// RDRAND or RDSEED; `None` when the generator has nothing.
+    fn random(&self, lp: LpId) -> Option<u64>;
+    fn pending_events(&self, lp: LpId) -> PendingEvents;
+    /// Drops this processor's cached translations of these VPIDs, second level included.
+    fn invalidate_translations(&self, lp: LpId, vpids: &[u16]);
+
+    /// VM entry: runs `vcpu` until its next VM exit, which `vcpu.exit` then describes.
+    fn run(&self, lp: LpId, vcpu: &mut Vcpu, second_level: &dyn SecondLevel);
+}

@@ -1,0 +1,1 @@
+//! Module, engine and machine as processors that take SEAMCALL.

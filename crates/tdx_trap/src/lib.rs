@@ -1,0 +1,1 @@
+//! Serves SEAMCALL and TDCALL to ordinary programs through their faults.

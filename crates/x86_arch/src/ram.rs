@@ -1,0 +1,37 @@
+//! One 4 KiB page of RAM as processors share it.
+
+/// A handle on a page of guest memory that several processors read and write at once.
+///
+/// Offsets are in bytes and an access never leaves the page; `load`/`store` are little-endian, of any
+/// alignment, and single-copy atomic when naturally aligned, as on x86. Handles are cheap to copy, so that a
+/// TLB can hold them; an implementation must keep the page alive as long as a handle exists.
+pub trait RamPage: Clone {
+    fn load_u8(&self, offset: usize) -> u8;
+    fn load_u16(&self, offset: usize) -> u16;
+    fn load_u32(&self, offset: usize) -> u32;
+    fn load_u64(&self, offset: usize) -> u64;
+    fn store_u8(&self, offset: usize, value: u8);
+    fn store_u16(&self, offset: usize, value: u16);
+    fn store_u32(&self, offset: usize, value: u32);
+    fn store_u64(&self, offset: usize, value: u64);
+    /// Copies out of the page; the range must lie inside it.
+    fn read(&self, offset: usize, to: &mut [u8]);
+    /// Copies into the page; the range must lie inside it.
+    fn write(&self, offset: usize, from: &[u8]);
+    /// Sequentially consistent compare-and-swap of 1, 2, 4 or 8 bytes at any alignment; returns the old value.
+    fn compare_exchange(
+        &self,
+        offset: usize,
+        size: u8,
+        expected: u64,
+        new: u64,
+    ) -> Result<u64, u64>;
+    /// The same on 16 bytes, 16-byte aligned (CMPXCHG16B).
+    fn compare_exchange_u128(&self, offset: usize, expected: u128, new: u128)
+    -> Result<u128, u128>;
+    /// A number that changes whenever the bytes of the page may have changed since it carried decoded code:
+    /// writers bump it for pages that [`RamPage::watch_code`] marked.
+    fn code_version(&self) -> u32;
+    /// Marks the page as holding decoded code, so that writes bump [`RamPage::code_version`].
+    fn watch_code(&self);
+}
