@@ -29,7 +29,8 @@ fn read(log: &str, owner_of: &dyn Fn(&str) -> String) -> Summary {
             let count = |what: &str| -> u64 {
                 let words: Vec<&str> = rest.split([' ', ';', '.']).collect();
                 let at = words.iter().position(|w| *w == what);
-                at.and_then(|i| words.get(i.wrapping_sub(1))?.parse().ok()).unwrap_or(0)
+                at.and_then(|i| words.get(i.wrapping_sub(1))?.parse().ok())
+                    .unwrap_or(0)
             };
             *summary.passed.entry(current.clone()).or_default() += count("passed");
             summary.failed += count("failed");
@@ -43,8 +44,15 @@ fn read(log: &str, owner_of: &dyn Fn(&str) -> String) -> Summary {
 /// The crate that a line such as `tests/x.rs (target/debug/deps/x-0123)` belongs to.
 fn owner(rest: &str) -> String {
     // Cargo names the binary after the target; a unit-test binary's target is the crate.
-    let binary = rest.rsplit("deps/").next().unwrap_or(rest).trim_end_matches(')');
-    binary.rsplit_once('-').map_or(binary, |(name, _)| name).to_owned()
+    let binary = rest
+        .rsplit("deps/")
+        .next()
+        .unwrap_or(rest)
+        .trim_end_matches(')');
+    binary
+        .rsplit_once('-')
+        .map_or(binary, |(name, _)| name)
+        .to_owned()
 }
 
 pub fn run(path: &str) -> ExitCode {
@@ -67,7 +75,11 @@ pub fn run(path: &str) -> ExitCode {
     for name in &empty {
         println!("no test ran in crate {name}");
     }
-    println!("{passed} passed, {} failed, {} skipped", summary.failed, summary.skipped.len());
+    println!(
+        "{passed} passed, {} failed, {} skipped",
+        summary.failed,
+        summary.skipped.len()
+    );
     if summary.failed > 0 || passed == 0 || !empty.is_empty() {
         return ExitCode::from(1);
     }
@@ -82,8 +94,15 @@ fn crates_without_tests(log: &str) -> Vec<String> {
     let mut empty = Vec::new();
     let folders = std::fs::read_dir(root).into_iter().flatten().flatten();
     for folder in folders.map(|entry| entry.path()) {
-        let name = folder.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
-        let tests = std::fs::read_dir(folder.join("tests")).into_iter().flatten().flatten();
+        let name = folder
+            .file_name()
+            .and_then(|n| n.to_str())
+            .unwrap_or_default()
+            .to_owned();
+        let tests = std::fs::read_dir(folder.join("tests"))
+            .into_iter()
+            .flatten()
+            .flatten();
         let mut targets = tests.filter_map(|t| Some(t.path().file_stem()?.to_str()?.to_owned()));
         if !ran(&name) && !targets.any(|target| ran(&target)) {
             empty.push(name);
@@ -122,6 +141,11 @@ test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
         assert_eq!(summary.passed["arrows"], 1);
         assert_eq!(summary.failed, 3);
         assert_eq!(summary.skipped.len(), 1);
-        assert!(summary.skipped.first().is_some_and(|s| s.contains("no folder ../shared")));
+        assert!(
+            summary
+                .skipped
+                .first()
+                .is_some_and(|s| s.contains("no folder ../shared"))
+        );
     }
 }

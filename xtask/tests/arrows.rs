@@ -53,11 +53,21 @@ fn forbidden(from: &str, to: &str, to_layer: u8) -> Option<&'static str> {
 
 fn metadata() -> Value {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--no-deps",
+            "--offline",
+        ])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("cargo metadata runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     serde_json::from_slice(&output.stdout).expect("cargo metadata prints JSON")
 }
 
@@ -73,7 +83,9 @@ fn objection(layers: &BTreeMap<&str, u8>, from: &str, to: &str) -> Option<String
     if to_layer < from_layer || free || WITHIN_A_LAYER.contains(&(from, to)) {
         return None;
     }
-    Some(format!("{from} (L{from_layer}) -> {to} (L{to_layer}): not a lower layer"))
+    Some(format!(
+        "{from} (L{from_layer}) -> {to} (L{to_layer}): not a lower layer"
+    ))
 }
 
 #[test]
@@ -115,6 +127,9 @@ fn the_rules_refuse_what_the_design_refuses() {
         ("tdx_call", "tdx_trap"),
         ("x86_arch", "tdx_abi"),
     ] {
-        assert!(objection(&layers, from, to).is_some(), "{from} -> {to} passed");
+        assert!(
+            objection(&layers, from, to).is_some(),
+            "{from} -> {to} passed"
+        );
     }
 }

@@ -7,13 +7,19 @@ use std::path::{Path, PathBuf};
 const ALLOWED: &[(&str, &str)] = &[];
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_path_buf()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the workspace")
+        .to_path_buf()
 }
 
 fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).expect("a readable folder") {
         let path = entry.expect("a readable entry").path();
-        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        let name = path
+            .file_name()
+            .and_then(|n| n.to_str())
+            .unwrap_or_default();
         if path.is_dir() {
             if name != "target" && !name.starts_with('.') {
                 rust_files(&path, found);
@@ -27,9 +33,16 @@ fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) {
 /// Whether a line of code (comments and strings left aside) uses the keyword.
 fn uses_unsafe(line: &str) -> bool {
     let code = line.split("//").next().unwrap_or_default();
-    ["unsafe {", "unsafe fn", "unsafe impl", "unsafe trait", "unsafe extern", "#[unsafe("]
-        .iter()
-        .any(|form| code.contains(form) && !code.contains(&format!("\"{form}")))
+    [
+        "unsafe {",
+        "unsafe fn",
+        "unsafe impl",
+        "unsafe trait",
+        "unsafe extern",
+        "#[unsafe(",
+    ]
+    .iter()
+    .any(|form| code.contains(form) && !code.contains(&format!("\"{form}")))
 }
 
 #[test]
@@ -51,7 +64,9 @@ fn unsafe_stands_only_in_the_listed_files() {
             continue;
         }
         let text = fs::read_to_string(file).expect("UTF-8 source");
-        let Some(line) = text.lines().position(uses_unsafe) else { continue };
+        let Some(line) = text.lines().position(uses_unsafe) else {
+            continue;
+        };
         let listed = ALLOWED.iter().find(|(path, _)| relative.starts_with(path));
         match listed {
             Some((path, _)) => seen.push(*path),
@@ -59,9 +74,16 @@ fn unsafe_stands_only_in_the_listed_files() {
         }
     }
     for (path, reason) in ALLOWED {
-        assert!(seen.contains(path), "{path} ({reason}) is listed and holds no unsafe");
+        assert!(
+            seen.contains(path),
+            "{path} ({reason}) is listed and holds no unsafe"
+        );
     }
-    assert!(wrong.is_empty(), "unsafe outside the listed files:\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "unsafe outside the listed files:\n{}",
+        wrong.join("\n")
+    );
 }
 
 #[test]
@@ -72,10 +94,15 @@ fn every_crate_forbids_or_denies_unsafe() {
         let top = ["src/lib.rs", "src/main.rs"].map(|f| folder.join(f));
         for file in top.iter().filter(|f| f.exists()) {
             let text = fs::read_to_string(file).expect("UTF-8 source");
-            if !text.contains("#![forbid(unsafe_code)]") && !text.contains("#![deny(unsafe_code)]") {
+            if !text.contains("#![forbid(unsafe_code)]") && !text.contains("#![deny(unsafe_code)]")
+            {
                 wrong.push(file.display().to_string());
             }
         }
     }
-    assert!(wrong.is_empty(), "neither forbid nor deny unsafe_code in:\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "neither forbid nor deny unsafe_code in:\n{}",
+        wrong.join("\n")
+    );
 }
