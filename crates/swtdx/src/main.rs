@@ -1,3 +1,14 @@
-fn main() {
-    println!("swtdx {}", env!("CARGO_PKG_VERSION"));
+//! The program `swtdx`: software Intel TDX on the command line.
+//!
+//! Each subcommand is one module with an `Args` struct (its options, as clap reads them) and a `run` function;
+//! `cli` lists them. Results go to standard output, everything else to standard error.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod shell;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
 }
