@@ -3,9 +3,17 @@
 #![deny(unsafe_code)]
 
 mod args;
+mod error;
+pub mod guest;
+pub mod host;
 mod lp;
+mod operands;
+pub mod retry;
 
 pub use args::TdxModuleArgs;
+pub use error::{CallError, Leaf, Refused};
 pub use lp::{
-    ExitWords, HostMemory, LastExit, NoSeam, OutsideMemory, SeamcallLp, TdvprAndFlags, Traffic,
+    ExitWords, HostMemory, LastExit, NoSeam, OutsideMemory, SeamcallLp, TdcallCpu, TdvprAndFlags,
+    Traffic,
 };
+pub use operands::{FieldId, FieldValue, GpaMapping, Progress, SeptEntry, Tdr, Tdvpr};

@@ -1,10 +1,12 @@
 //! The seam between host software and a TDX module: a logical processor that takes SEAMCALL.
 
+use core::fmt;
+
 use coco_regs::{GprFile, XmmFile};
 use tdx_abi::{LeafWord, Status};
 use x86_arch::Hpa;
 
-use crate::TdxModuleArgs;
+use crate::{Tdvpr, TdxModuleArgs};
 
 /// Which registers cross a call: the kernel's three variants as data.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,10 +30,62 @@ pub enum NoSeam {
     InvalidOpcode,
 }
 
+impl NoSeam {
+    /// The word that Linux's call layer returns for it: ERROR, and a class (FF) that no module uses.
+    pub const fn status(self) -> Status {
+        Status(match self {
+            NoSeam::VmFailInvalid => 0x8000_FF00_FFFF_0000,
+            NoSeam::GeneralProtection => 0x8000_FF00_0000_000D,
+            NoSeam::InvalidOpcode => 0x8000_FF00_0000_0006,
+        })
+    }
+    /// Sorts a RAX of the stubs: one of software's words, or a status of the module.
+    pub const fn sort(rax: u64) -> Result<Status, NoSeam> {
+        match rax {
+            0x8000_FF00_FFFF_0000 => Err(NoSeam::VmFailInvalid),
+            0x8000_FF00_0000_000D => Err(NoSeam::GeneralProtection),
+            0x8000_FF00_0000_0006 => Err(NoSeam::InvalidOpcode),
+            status => Ok(Status(status)),
+        }
+    }
+}
+
+impl fmt::Display for NoSeam {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            NoSeam::VmFailInvalid => "no TDX module answered (VMfailInvalid)",
+            NoSeam::GeneralProtection => "the instruction raised #GP: TDX is not enabled",
+            NoSeam::InvalidOpcode => "the instruction raised #UD: no TDX here",
+        })
+    }
+}
+
+impl core::error::Error for NoSeam {}
+
 /// RCX of TDH.VP.ENTER: the TDVPR page and the two flags.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(transparent)]
 pub struct TdvprAndFlags(pub u64);
+
+impl TdvprAndFlags {
+    /// Bit 52: the guest's RAX of a trap-like exit tells it that the host may recover.
+    pub const HOST_RECOVERABILITY_HINT: u64 = 1 << 52;
+    /// Bit 53: leave the L2 VM that ran and resume L1.
+    pub const RESUME_L1: u64 = 1 << 53;
+
+    pub const fn new(tdvpr: Tdvpr) -> Self {
+        Self(tdvpr.raw())
+    }
+    pub const fn with(self, flag: u64) -> Self {
+        Self(self.0 | flag)
+    }
+}
+
+impl From<Tdvpr> for TdvprAndFlags {
+    fn from(tdvpr: Tdvpr) -> Self {
+        Self::new(tdvpr)
+    }
+}
 
 /// What the last exit of a vCPU obliges the next entry to load.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -75,6 +129,17 @@ pub trait SeamcallLp {
         xmms: Option<&mut XmmFile>,
         last: &mut LastExit,
     ) -> Result<ExitWords, NoSeam>;
+}
+
+/// A virtual processor of a TD on which guest software may call the TDX module.
+pub trait TdcallCpu {
+    /// One TDCALL; `args` is read and written as `traffic` says, and untouched when the call reached no module.
+    fn tdcall(
+        &mut self,
+        leaf: LeafWord,
+        args: &mut TdxModuleArgs,
+        traffic: Traffic,
+    ) -> Result<Status, NoSeam>;
 }
 
 /// The physical address lies in no memory that the host may touch.
