@@ -1,6 +1,7 @@
 //! Chores of the workspace: `cargo run -p xtask -- CHORE`.
 #![forbid(unsafe_code)]
 
+mod guests;
 mod test_summary;
 
 use std::process::ExitCode;
@@ -8,10 +9,12 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["guests", ..] => guests::run(&arguments[1..]),
         ["test-summary", log] => test_summary::run(log),
         _ => {
             eprintln!(
-                "usage: cargo run -p xtask -- CHORE\n\n  test-summary LOG  counts what a `cargo test` log ran and skipped"
+                "usage: cargo xtask CHORE\n\n  {}\n  test-summary LOG\n      counts what a log of `cargo test -- --show-output` ran and skipped",
+                guests::USAGE
             );
             ExitCode::from(1)
         }
