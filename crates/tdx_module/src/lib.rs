@@ -4,7 +4,10 @@
 
 extern crate alloc;
 
+pub mod cpuid;
 mod machine;
+pub mod msr;
+pub mod xstate;
 
 pub use machine::{
     CpuidValue, KeyError, LpId, Machine, MachineCheck, PackageId, PendingEvents, PlatformInfo,

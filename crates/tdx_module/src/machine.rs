@@ -77,6 +77,25 @@ pub trait Machine: Sync {
     fn program_random_key(&self, lp: LpId, hkid: Hkid) -> Result<(), KeyError>;
 
     fn cpuid(&self, lp: LpId, leaf: u32, subleaf: u32) -> CpuidValue;
+    /// EBX of CPUID(0xD, `subleaf`) while XCR0 and IA32_XSS hold these values: bytes of the XSAVE area.
+    ///
+    /// By default it follows from the component sizes; a machine whose CPUID does not depend on XCR0 says so itself.
+    fn xsave_size(&self, lp: LpId, subleaf: u32, xcr0: u64, xss: u64) -> u32 {
+        let mut end = 576u32;
+        for n in 2..63u32 {
+            if (xcr0 | xss) >> n & 1 == 0 || (subleaf == 0 && xcr0 >> n & 1 == 0) {
+                continue;
+            }
+            let component = self.cpuid(lp, 0xD, n);
+            if subleaf == 0 {
+                end = end.max(component.ebx + component.eax);
+            } else {
+                let align = if component.ecx & 2 != 0 { 64 } else { 1 };
+                end = end.next_multiple_of(align) + component.eax;
+            }
+        }
+        end
+    }
     fn read_msr(&self, lp: LpId, msr: u32) -> u64;
     fn write_msr(&self, lp: LpId, msr: u32, value: u64);
     fn tsc(&self, lp: LpId) -> u64;
