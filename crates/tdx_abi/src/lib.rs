@@ -14,6 +14,7 @@ mod gpa;
 mod guest;
 pub mod layout;
 mod leaf;
+pub mod metadata;
 mod migration;
 mod operand;
 mod page_type;

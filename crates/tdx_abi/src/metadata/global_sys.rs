@@ -1,0 +1,73 @@
+//! Fields of the platform and the module.
+
+use super::fields;
+
+fields! {
+    /// Fields of the platform and the module: TDH.SYS.RD, TDG.SYS.RD.
+    GLOBAL_SYS, sys;
+    NUM_PKGS "NUM_PKGS" 0x0000_0002_0000_0000 1 x 1 host(0xffffffff, 0) debug(0xffffffff, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    PKG_FMS "PKG_FMS" 0x0000_0002_0000_0001 8 x 1 host(0xffffffff, 0) debug(0xffffffff, 0) guest(0, 0) migtd(0, 0) migration(0xffffffff, 0xffffffff, Mb, Cbo) special(0, 0);
+    VENDOR_ID "VENDOR_ID" 0x0800_0002_0000_0000 1 x 1 host(0xffffffff, 0) debug(0xffffffff, 0) guest(0xffffffff, 0) migtd(0, 0) migration(0xffffffff, 0xffffffff, Mb, Cbo) special(0, 0);
+    BUILD_DATE "BUILD_DATE" 0x8800_0002_0000_0001 1 x 1 host(0xffffffff, 0) debug(0xffffffff, 0) guest(0, 0) migtd(0, 0) migration(0xffffffff, 0xffffffff, Mb, Cbo) special(0, 0);
+    BUILD_NUM "BUILD_NUM" 0x8800_0001_0000_0002 1 x 1 host(0xffff, 0) debug(0xffff, 0) guest(0, 0) migtd(0, 0) migration(0xffff, 0xffff, Mb, Cbo) special(0, 0);
+    MINOR_VERSION "MINOR_VERSION" 0x0800_0001_0000_0003 1 x 1 host(0xffff, 0) debug(0xffff, 0) guest(0xffff, 0) migtd(0, 0) migration(0xffff, 0xffff, Mb, Cbo) special(0, 0);
+    MAJOR_VERSION "MAJOR_VERSION" 0x0800_0001_0000_0004 1 x 1 host(0xffff, 0) debug(0xffff, 0) guest(0xffff, 0) migtd(0, 0) migration(0xffff, 0xffff, Mb, Cbo) special(0, 0);
+    UPDATE_VERSION "UPDATE_VERSION" 0x0800_0001_0000_0005 1 x 1 host(0xffff, 0) debug(0xffff, 0) guest(0, 0) migtd(0, 0) migration(0xffff, 0xffff, Mb, Cbo) special(0, 0);
+    INTERNAL_VERSION "INTERNAL_VERSION" 0x0800_0001_0000_0006 1 x 1 host(0xffff, 0) debug(0xffff, 0) guest(0, 0) migtd(0, 0) migration(0xffff, 0xffff, Mb, Cbo) special(0, 0);
+    MODULE_HV "MODULE_HV" 0x8900_0001_0000_0000 1 x 1 host(0xffff, 0) debug(0xffff, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    MIN_UPDATE_HV "MIN_UPDATE_HV" 0x8900_0001_0000_0001 1 x 1 host(0xffff, 0) debug(0xffff, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    NO_DOWNGRADE "NO_DOWNGRADE" 0x8900_0000_0000_0002 1 x 1 host(0xff, 0) debug(0xff, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    NUM_HANDOFF_PAGES "NUM_HANDOFF_PAGES" 0x8900_0001_0000_0003 1 x 1 host(0xffff, 0) debug(0xffff, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    HANDOFF_DATA_VALID "HANDOFF_DATA_VALID" 0x8900_0000_0000_0004 1 x 1 host(0xff, 0) debug(0xff, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    HANDOFF_DATA_HV "HANDOFF_DATA_HV" 0x8900_0001_0000_0005 1 x 1 host(0xffff, 0) debug(0xffff, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    HANDOFF_DATA_SIZE "HANDOFF_DATA_SIZE" 0x8900_0002_0000_0006 1 x 1 host(0xffffffff, 0) debug(0xffffffff, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    SYS_ATTRIBUTES "SYS_ATTRIBUTES" 0x0a00_0002_0000_0000 1 x 1 host(0xffffffff, 0) debug(0xffffffff, 0) guest(0xffffffff, 0) migtd(0, 0) migration(0xffffffff, 0xffffffff, Mb, Cbo) special(0, 0);
+    NUM_TDX_FEATURES "NUM_TDX_FEATURES" 0x0a00_0000_0000_0001 1 x 1 host(0xff, 0) debug(0xff, 0) guest(0xff, 0) migtd(0, 0) migration(0xff, 0xff, Mb, Cbo) special(0, 0);
+    TDX_FEATURES0 "TDX_FEATURES0" 0x0a00_0003_0000_0008 1 x 1 host(!0, 0) debug(!0, 0) guest(!0, 0) migtd(0, 0) migration(!0, !0, Mb, Cbo) special(1, 0);
+    NUM_CMRS "NUM_CMRS" 0x9000_0001_0000_0000 1 x 1 host(0xffff, 0) debug(0xffff, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    CMR_BASE "CMR_BASE" 0x9000_0003_0000_0080 32 x 1 host(!0, 0) debug(!0, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    CMR_SIZE "CMR_SIZE" 0x9000_0003_0000_0100 32 x 1 host(!0, 0) debug(!0, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    MAX_TDMRS "MAX_TDMRS" 0x9100_0001_0000_0008 1 x 1 host(0xffff, 0) debug(0xffff, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    MAX_RESERVED_PER_TDMR "MAX_RESERVED_PER_TDMR" 0x9100_0001_0000_0009 1 x 1 host(0xffff, 0) debug(0xffff, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    PAMT_4K_ENTRY_SIZE "PAMT_4K_ENTRY_SIZE" 0x9100_0001_0000_0010 1 x 1 host(0xffff, 0) debug(0xffff, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    PAMT_2M_ENTRY_SIZE "PAMT_2M_ENTRY_SIZE" 0x9100_0001_0000_0011 1 x 1 host(0xffff, 0) debug(0xffff, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    PAMT_1G_ENTRY_SIZE "PAMT_1G_ENTRY_SIZE" 0x9100_0001_0000_0012 1 x 1 host(0xffff, 0) debug(0xffff, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    TDR_BASE_SIZE "TDR_BASE_SIZE" 0x9800_0001_0000_0000 1 x 1 host(0xffff, 0) debug(0xffff, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    TDCS_BASE_SIZE "TDCS_BASE_SIZE" 0x9800_0001_0000_0100 1 x 1 host(0xffff, 0) debug(0xffff, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    TDCS_SIZE_PER_L2_VM "TDCS_SIZE_PER_L2_VM" 0x9800_0001_0000_0101 1 x 1 host(0xffff, 0) debug(0xffff, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    TDVPS_BASE_SIZE "TDVPS_BASE_SIZE" 0x9800_0001_0000_0200 1 x 1 host(0xffff, 0) debug(0xffff, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    TDVPS_SIZE_PER_L2_VM "TDVPS_SIZE_PER_L2_VM" 0x9800_0001_0000_0201 1 x 1 host(0xffff, 0) debug(0xffff, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    ATTRIBUTES_FIXED0 "ATTRIBUTES_FIXED0" 0x1900_0003_0000_0000 1 x 1 host(!0, 0) debug(!0, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    ATTRIBUTES_FIXED1 "ATTRIBUTES_FIXED1" 0x1900_0003_0000_0001 1 x 1 host(!0, 0) debug(!0, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    XFAM_FIXED0 "XFAM_FIXED0" 0x1900_0003_0000_0002 1 x 1 host(!0, 0) debug(!0, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    XFAM_FIXED1 "XFAM_FIXED1" 0x1900_0003_0000_0003 1 x 1 host(!0, 0) debug(!0, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    NUM_CPUID_CONFIG "NUM_CPUID_CONFIG" 0x9900_0001_0000_0004 1 x 1 host(0xffff, 0) debug(0xffff, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    CONFIG_FLAGS_FIXED0 "CONFIG_FLAGS_FIXED0" 0x9900_0003_0000_0006 1 x 1 host(!0, 0) debug(!0, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    CONFIG_FLAGS_FIXED1 "CONFIG_FLAGS_FIXED1" 0x9900_0003_0000_0007 1 x 1 host(!0, 0) debug(!0, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    CPUID_CONFIG_LEAVES "CPUID_CONFIG_LEAVES" 0x9900_0003_0000_0400 32 x 1 host(!0, 0) debug(!0, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    CPUID_CONFIG_VALUES "CPUID_CONFIG_VALUES" 0x9900_0003_0000_0500 32 x 2 host(!0, 0) debug(!0, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    IA32_ARCH_CAPABILITIES_CONFIG_MASK "IA32_ARCH_CAPABILITIES_CONFIG_MASK" 0x9900_0003_0000_0600 1 x 1 host(!0, 0) debug(!0, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    NUM_ALLOWED_FMS "NUM_ALLOWED_FMS" 0x9900_0001_0000_0800 1 x 1 host(0xffff, 0) debug(0xffff, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(1, 0);
+    NUM_DISALLOWED_FMS "NUM_DISALLOWED_FMS" 0x9900_0001_0000_0801 1 x 1 host(0xffff, 0) debug(0xffff, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(1, 0);
+    ALLOWED_FMS "ALLOWED_FMS" 0x9900_0003_0000_0810 64 x 1 host(!0, 0) debug(!0, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(1, 0);
+    DISALLOWED_FMS "DISALLOWED_FMS" 0x9900_0003_0000_0850 64 x 1 host(!0, 0) debug(!0, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(1, 0);
+    MIG_ATTRIBUTES "MIG_ATTRIBUTES" 0xa000_0003_0000_0000 1 x 1 host(!0, 0) debug(!0, 0) guest(!0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    MIN_EXPORT_VERSION "MIN_EXPORT_VERSION" 0x2000_0001_0000_0001 1 x 1 host(0xffff, 0) debug(0xffff, 0) guest(0xffff, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    MAX_EXPORT_VERSION "MAX_EXPORT_VERSION" 0x2000_0001_0000_0002 1 x 1 host(0xffff, 0) debug(0xffff, 0) guest(0xffff, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    MIN_IMPORT_VERSION "MIN_IMPORT_VERSION" 0x2000_0001_0000_0003 1 x 1 host(0xffff, 0) debug(0xffff, 0) guest(0xffff, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    MAX_IMPORT_VERSION "MAX_IMPORT_VERSION" 0x2000_0001_0000_0004 1 x 1 host(0xffff, 0) debug(0xffff, 0) guest(0xffff, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    MAX_MIGS "MAX_MIGS" 0xa000_0001_0000_0010 1 x 1 host(0xffff, 0) debug(0xffff, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    NUM_IMMUTABLE_STATE_PAGES "NUM_IMMUTABLE_STATE_PAGES" 0xa000_0000_0000_0020 1 x 1 host(0xff, 0) debug(0xff, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    NUM_TD_STATE_PAGES "NUM_TD_STATE_PAGES" 0xa000_0000_0000_0021 1 x 1 host(0xff, 0) debug(0xff, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    NUM_VP_STATE_PAGES "NUM_VP_STATE_PAGES" 0xa000_0000_0000_0022 1 x 1 host(0xff, 0) debug(0xff, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    MAX_SERV_TDS "MAX_SERV_TDS" 0xa100_0001_0000_0000 1 x 1 host(0xffff, 0) debug(0xffff, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    SERVTD_ATTR_FIXED0 "SERVTD_ATTR_FIXED0" 0xa100_0003_0000_0001 1 x 1 host(!0, 0) debug(!0, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    SERVTD_ATTR_FIXED1 "SERVTD_ATTR_FIXED1" 0xa100_0003_0000_0002 1 x 1 host(!0, 0) debug(!0, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    GUEST_L2_GPA_ATTR_MASK "GUEST_L2_GPA_ATTR_MASK" 0xa200_0001_0000_0000 1 x 1 host(0xffff, 0) debug(0xffff, 0) guest(0xffff, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    VM_CTLS_FIXED0 "VM_CTLS_FIXED0" 0xa200_0003_0000_0001 1 x 1 host(!0, 0) debug(!0, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    VM_CTLS_FIXED1 "VM_CTLS_FIXED1" 0xa200_0003_0000_0002 1 x 1 host(!0, 0) debug(!0, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    VPCU_L2_CTLS_FIXED0 "VPCU_L2_CTLS_FIXED0" 0xa200_0003_0000_0003 1 x 1 host(!0, 0) debug(!0, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    VCPU_L2_CTLS_FIXED1 "VCPU_L2_CTLS_FIXED1" 0xa200_0003_0000_0004 1 x 1 host(!0, 0) debug(!0, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    VPCU_L2_DEBUG_CTLS_FIXED0 "VPCU_L2_DEBUG_CTLS_FIXED0" 0xa200_0003_0000_0005 1 x 1 host(!0, 0) debug(!0, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+    VCPU_L2_DEBUG_CTLS_FIXED1 "VCPU_L2_DEBUG_CTLS_FIXED1" 0xa200_0003_0000_0006 1 x 1 host(!0, 0) debug(!0, 0) guest(0, 0) migtd(0, 0) migration(0, 0, None, None) special(0, 0);
+}
