@@ -1,14 +1,44 @@
 //! The software Intel TDX module: what TDH.* and TDG.* leaves do, over a trait [`Machine`].
+//!
+//! Start with [`Module`]: [`Module::seamcall`] is the one entry. A leaf is a row of data and one function in
+//! `leaf/`; [`Call`](call::Call) is what it works on, `operand.rs` what many of them check, `pamt.rs` what every page is
+//! used for, `td.rs`, `vp.rs` and `sept/` the structures behind the pages.
+//!
+//! It is no security boundary: a software module gives no confidentiality.
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
+pub mod call;
 pub mod cpuid;
+pub mod event;
+pub mod guest;
+pub mod kot;
+pub mod leaf;
+pub mod lock;
+pub mod lp;
 mod machine;
+mod module;
 pub mod msr;
+pub mod operand;
+pub mod pamt;
+mod profile;
+mod refusal;
+pub mod sept;
+pub mod servtd;
+pub mod state;
+pub mod sys;
+pub mod td;
+pub mod tdmr;
+pub mod vp;
 pub mod xstate;
 
 pub use machine::{
     CpuidValue, KeyError, LpId, Machine, MachineCheck, PackageId, PendingEvents, PlatformInfo,
 };
+pub use module::Module;
+pub use profile::Profile;
+pub use refusal::{Broken, BusyOn, Refusal, Stop};

@@ -10,7 +10,7 @@ use x86_arch::{Hkid, Hpa, KeyedHpa, SecondLevel};
 pub struct LpId(pub u32);
 
 /// Index of a package, from 0.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct PackageId(pub u32);
 
 /// What the firmware (MCHECK) tells the module about the platform.
@@ -59,7 +59,7 @@ pub enum KeyError {
 }
 
 /// The hardware under the module. All methods act on the processor they name; memory is shared by all.
-pub trait Machine: Sync {
+pub trait Machine: Send + Sync {
     fn platform(&self) -> PlatformInfo;
     fn package(&self, lp: LpId) -> PackageId;
 
@@ -102,6 +102,11 @@ pub trait Machine: Sync {
     /// RDRAND or RDSEED; `None` when the generator has nothing.
     fn random(&self, lp: LpId) -> Option<u64>;
     fn pending_events(&self, lp: LpId) -> PendingEvents;
+    /// RFLAGS.IF of the host software that made the SEAMCALL: whether a pending interrupt stops an interruptible leaf.
+    fn host_interrupts_enabled(&self, lp: LpId) -> bool {
+        let _ = lp;
+        false
+    }
     /// Drops this processor's cached translations of these VPIDs, second level included.
     fn invalidate_translations(&self, lp: LpId, vpids: &[u16]);
 

@@ -78,7 +78,7 @@ pub fn find(msr: u32) -> Option<&'static Range> {
 }
 
 /// What a TD's MSR bitmap and MSR exits depend on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Default, Debug)]
 pub struct MsrFeatures {
     pub perfmon: bool,
     pub pks: bool,

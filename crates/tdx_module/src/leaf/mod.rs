@@ -1,0 +1,92 @@
+//! The SEAMCALL leaves: one row of data and one function each, one file each.
+//!
+//! A leaf's file holds `ROW` and `run`. `run` reads like the specification: defaults, operands and locks, checks in
+//! order, [`Call::commit`], changes, done.
+
+use crate::call::{Call, LeafResult};
+use crate::machine::Machine;
+use crate::profile::Profile;
+use crate::state::OpStates;
+use tdx_abi::HostLeaf;
+use x86_arch::Gpr;
+
+/// The code of a leaf.
+pub type Run<M> = fn(&mut Call<'_, M>) -> LeafResult;
+
+/// What is known of a leaf without running it.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    pub leaf: HostLeaf,
+    /// Highest version; the leaf itself refuses a higher one, after it wrote its defaults.
+    pub max_version: u8,
+    /// Whether it may run before the module is READY.
+    pub before_ready: bool,
+    /// Op-states in which it may run; `NONE` where it does not consult OP_STATE.
+    pub op_states: OpStates,
+    pub inputs: &'static [Gpr],
+    /// Registers that it writes, on success or as defaults.
+    pub outputs: &'static [Gpr],
+    /// A pending host event stops it.
+    pub interruptible: bool,
+}
+
+impl Row {
+    /// A leaf of a READY module without versions, inputs or outputs: the start of every row.
+    pub const fn new(leaf: HostLeaf) -> Row {
+        Row {
+            leaf,
+            max_version: 0,
+            before_ready: false,
+            op_states: OpStates::NONE,
+            inputs: &[],
+            outputs: &[],
+            interruptible: false,
+        }
+    }
+    /// Whether the dispatcher lets a version above 0 through.
+    pub fn has_versions(&self, profile: &Profile) -> bool {
+        match self.leaf {
+            HostLeaf::VP_INIT => profile.vp_init_version > 0,
+            _ => self.max_version > 0,
+        }
+    }
+}
+
+macro_rules! leaves {
+    ($($module:ident,)*) => {
+        $(mod $module;)*
+
+        /// Every row, in no particular order.
+        pub static ROWS: &[&Row] = &[$(&$module::ROW,)*];
+
+        /// A leaf's row and code.
+        pub fn find<M: Machine>(leaf: HostLeaf) -> Option<(&'static Row, Run<M>)> {
+            $(if leaf.0 == $module::ROW.leaf.0 {
+                return Some((&$module::ROW, $module::run::<M>));
+            })*
+            None
+        }
+    };
+}
+
+leaves! {
+    tdh_sys_lp_shutdown,
+    tdh_mng_key_reclaimid,
+    tdh_mem_track,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_leaf_has_two_rows() {
+        for (i, row) in ROWS.iter().enumerate() {
+            assert!(
+                ROWS[..i].iter().all(|other| other.leaf != row.leaf),
+                "{}",
+                row.leaf
+            );
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! What the module keeps for each logical processor (spec: vp-enter.md 0.3).
+
+use crate::machine::PackageId;
+use core::sync::atomic::{AtomicBool, Ordering};
+use spin::Mutex;
+use x86_arch::Hpa;
+
+/// One processor's local data.
+#[derive(Default, Debug)]
+pub struct LpState {
+    /// From dispatcher entry to SEAMRET, time inside a TD included.
+    pub(crate) busy: AtomicBool,
+    /// TDH.SYS.LP.INIT was done here.
+    pub(crate) initialized: AtomicBool,
+    /// Owned by the processor: only its own calls lock it, so a try never fails.
+    pub(crate) local: Mutex<LpLocal>,
+}
+
+impl LpState {
+    pub fn is_initialized(&self) -> bool {
+        self.initialized.load(Ordering::Acquire)
+    }
+}
+
+/// The part that only the processor itself touches.
+#[derive(Default, Debug)]
+pub struct LpLocal {
+    pub package: PackageId,
+    /// TDVPR that ran last on this processor; `None` after LP.INIT and after VP.FLUSH.
+    pub last_tdvpr: Option<Hpa>,
+    /// Seed of the single-step defence.
+    pub lfsr: u32,
+    /// A bus lock was detected and not reported yet.
+    pub bus_lock_preempted: bool,
+    /// Single-step and zero-step defence: this processor's part.
+    pub stepping: Stepping,
+}
+
+/// State of the stepping defences that belongs to the processor, not to the vCPU.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Stepping {
+    pub in_inst_step_mode: bool,
+    pub num_inst_step: u32,
+    pub saved_cr8: u64,
+    pub nmi_exit_occurred: bool,
+    pub init_exit_occurred: bool,
+    pub last_entry_tsc: u64,
+    pub guest_rip_on_tdentry: u64,
+}

@@ -1,0 +1,181 @@
+//! The module as a whole: its state, and the one entry for SEAMCALL.
+
+use crate::call::Call;
+use crate::event::{Event, EventSink};
+use crate::kot::{Kot, WriteBack};
+use crate::leaf;
+use crate::lock::ShareEx;
+use crate::lp::LpState;
+use crate::machine::{LpId, Machine, PlatformInfo};
+use crate::pamt::Pamt;
+use crate::profile::Profile;
+use crate::refusal::{Broken, Stop};
+use crate::state::{AtomicSysState, SysState};
+use crate::sys::{Global, SysInfo};
+use alloc::boxed::Box;
+use coco_regs::{GprFile, XmmFile};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use spin::{Mutex, Once};
+use tdx_abi::{HostLeaf, LeafWord, OperandId, Status};
+use x86_arch::Gpr;
+
+/// The most packages a platform may have.
+pub const MAX_PACKAGES: usize = 8;
+/// The most key IDs the key-ownership table holds.
+pub const MAX_HKIDS: usize = 2048;
+/// The most TDMRs SYS.CONFIG takes.
+pub const MAX_TDMRS: u64 = 64;
+
+/// A software TDX module on a machine. Shared by all logical processors; every method takes `&self`.
+///
+/// `Module::new` is the state right after the module was loaded: TDH.SYS.INIT is the first useful call.
+pub struct Module<M: Machine> {
+    pub(crate) machine: M,
+    pub(crate) profile: Profile,
+    pub(crate) platform: PlatformInfo,
+    sink: Option<Box<dyn EventSink>>,
+    pub(crate) state: AtomicSysState,
+    /// The global lock.
+    pub(crate) global: ShareEx<Global>,
+    pub(crate) sys: Once<SysInfo>,
+    pub(crate) pamt: Once<Pamt>,
+    pub(crate) kot: ShareEx<Kot>,
+    pub(crate) write_back: [Mutex<WriteBack>; MAX_PACKAGES],
+    pub(crate) num_init_lps: AtomicU32,
+    /// Packages whose global key is programmed.
+    pub(crate) pkg_config_bitmap: AtomicU32,
+    pub(crate) lps: Box<[LpState]>,
+    stopped: AtomicBool,
+}
+
+impl<M: Machine> Module<M> {
+    /// A freshly loaded module.
+    pub fn new(machine: M, profile: Profile) -> Self {
+        let platform = machine.platform();
+        Module {
+            lps: (0..platform.lps).map(|_| LpState::default()).collect(),
+            machine,
+            profile,
+            platform,
+            sink: None,
+            state: AtomicSysState::new(SysState::InitPending),
+            global: ShareEx::new(Global::default()),
+            sys: Once::new(),
+            pamt: Once::new(),
+            kot: ShareEx::new(Kot::new(MAX_HKIDS)),
+            write_back: [const {
+                Mutex::new(WriteBack {
+                    noted: alloc::vec::Vec::new(),
+                    resume_at: None,
+                })
+            }; MAX_PACKAGES],
+            num_init_lps: AtomicU32::new(0),
+            pkg_config_bitmap: AtomicU32::new(0),
+            stopped: AtomicBool::new(false),
+        }
+    }
+    /// The same module, telling its events to `sink`.
+    pub fn with_sink(mut self, sink: Box<dyn EventSink>) -> Self {
+        self.sink = Some(sink);
+        self
+    }
+    pub fn machine(&self) -> &M {
+        &self.machine
+    }
+    pub fn profile(&self) -> &Profile {
+        &self.profile
+    }
+    pub fn sys_state(&self) -> SysState {
+        self.state.get()
+    }
+
+    /// SEAMCALL on processor `lp`: RAX holds leaf and version, and takes the completion status; the other registers
+    /// are inputs and outputs of the leaf. `xmms` matters to TDH.VP.ENTER only.
+    ///
+    /// `Err` means that the module met an impossible state and stopped for good, as the real one does with UD2: this
+    /// and every later call says so, and the registers mean nothing.
+    ///
+    /// A processor makes one call at a time; calls of different processors may run at once.
+    pub fn seamcall(&self, lp: LpId, gprs: &mut GprFile, xmms: &mut XmmFile) -> Result<(), Broken> {
+        if self.stopped.load(Ordering::Acquire) {
+            return Err(Broken("the module was stopped before"));
+        }
+        let lp_state = self
+            .lps
+            .get(lp.0 as usize)
+            .ok_or(Broken("no such logical processor"))?;
+        lp_state.busy.store(true, Ordering::Release);
+        let raw = LeafWord(gprs[Gpr::Rax]);
+        let result = match self.find(raw) {
+            Ok(run) => run(&mut Call {
+                module: self,
+                lp,
+                lp_state,
+                gprs,
+                xmms,
+                leaf: raw,
+            }),
+            Err(status) => Err(Stop::from(status)),
+        };
+        lp_state.busy.store(false, Ordering::Release);
+        let status = match result {
+            Ok(done) => done.status,
+            Err(Stop::Refused(refusal)) => refusal.status(),
+            Err(Stop::Broken(broken)) => {
+                self.stopped.store(true, Ordering::Release);
+                self.emit(Event::Shutdown { lp, why: broken.0 });
+                return Err(broken);
+            }
+        };
+        gprs[Gpr::Rax] = status.raw();
+        self.emit(Event::Seamcall {
+            lp,
+            leaf: HostLeaf(raw.number()),
+            status,
+        });
+        Ok(())
+    }
+
+    pub(crate) fn emit(&self, event: Event) {
+        if let Some(sink) = &self.sink {
+            sink.event(event);
+        }
+    }
+
+    /// The dispatcher's checks, in order (spec: host-platform.md 2).
+    fn find(&self, raw: LeafWord) -> Result<leaf::Run<M>, Status> {
+        const RESERVED: u64 = !0x00FF_FFFF;
+        let invalid = Status::OPERAND_INVALID.with_operand(OperandId::RAX);
+        let number = HostLeaf(raw.number());
+        if raw.0 & RESERVED != 0 {
+            return Err(invalid);
+        }
+        let found = leaf::find::<M>(number);
+        let versioned = found
+            .as_ref()
+            .is_some_and(|(row, _)| row.has_versions(&self.profile));
+        if raw.version() > 0 && !versioned {
+            return Err(invalid);
+        }
+        let state = self.state.get();
+        if state == SysState::Shutdown && number != HostLeaf::SYS_LP_SHUTDOWN {
+            return Err(Status::SYS_SHUTDOWN);
+        }
+        let before_ready = found.as_ref().is_some_and(|(row, _)| row.before_ready);
+        if state != SysState::Ready && !before_ready {
+            return Err(Status::SYS_NOT_READY);
+        }
+        found.map(|(_, run)| run).ok_or(invalid)
+    }
+
+    /// What SYS.INIT found out. Leaves that run after it may rely on it.
+    pub(crate) fn sys(&self) -> Result<&SysInfo, Broken> {
+        self.sys.get().ok_or(Broken("no SYS.INIT before this leaf"))
+    }
+    /// The PAMT, which exists since SYS.CONFIG.
+    pub(crate) fn pamt(&self) -> Result<&Pamt, Broken> {
+        self.pamt
+            .get()
+            .ok_or(Broken("no SYS.CONFIG before this leaf"))
+    }
+}
