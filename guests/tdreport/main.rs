@@ -51,8 +51,14 @@ fn main() -> usize {
         return 1;
     }
     // SAFETY: the buffer has the size that the request number encodes.
-    let done =
-        unsafe { syscall(SYS_IOCTL, device as usize, TDX_CMD_GET_REPORT0, request.as_mut_ptr() as usize) };
+    let done = unsafe {
+        syscall(
+            SYS_IOCTL,
+            device as usize,
+            TDX_CMD_GET_REPORT0,
+            request.as_mut_ptr() as usize,
+        )
+    };
     if done != 0 {
         print(b"SWTDX-REPORT none: TDX_CMD_GET_REPORT0 failed\n");
         return 1;

@@ -14,6 +14,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("tdx_call_c", 1),
     ("tdx_trap", 1),
     ("tdvf", 1),
+    ("guest_images", 1),
     ("tdx_machine", 2),
     ("x86_engine", 2),
     ("tdx_module", 2),
