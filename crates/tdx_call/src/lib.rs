@@ -10,10 +10,11 @@ mod lp;
 mod operands;
 pub mod retry;
 
+pub use coco_regs::{ExitKind, ExitWords};
+
 pub use args::TdxModuleArgs;
 pub use error::{CallError, Leaf, Refused};
 pub use lp::{
-    ExitWords, HostMemory, LastExit, NoSeam, OutsideMemory, SeamcallLp, TdcallCpu, TdvprAndFlags,
-    Traffic,
+    HostMemory, LastExit, NoSeam, OutsideMemory, SeamcallLp, TdcallCpu, TdvprAndFlags, Traffic,
 };
 pub use operands::{FieldId, FieldValue, GpaMapping, Progress, SeptEntry, Tdr, Tdvpr};

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use coco_regs::{GprFile, XmmFile};
+use coco_regs::{ExitWords, GprFile, XmmFile};
 use tdx_abi::{LeafWord, Status};
 use x86_arch::Hpa;
 
@@ -95,16 +95,6 @@ pub enum LastExit {
     Asynchronous,
     /// A TDG.VP.VMCALL with this RCX mask, not answered yet by an entry that succeeded.
     Tdvmcall { mask: u32 },
-}
-
-/// RAX and the information words of a TDH.VP.ENTER; never stored into the vCPU's register file.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct ExitWords {
-    pub rax: Status,
-    pub rcx: u64,
-    pub rdx: u64,
-    pub r8: u64,
-    pub r9: u64,
 }
 
 /// A logical processor on which host software may call the TDX module.
