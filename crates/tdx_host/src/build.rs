@@ -1,0 +1,249 @@
+//! From nothing to a TD that runs (spec: host-td.md 2; `KVM_TDX_INIT_VM` to `KVM_TDX_FINALIZE_VM`).
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tdx_abi::HostLeaf;
+use tdx_call::{HostMemory, SeamcallLp};
+use x86_arch::{Gpa, Hpa, PAGE_SIZE};
+
+use crate::bringup::one_per_package;
+use crate::seam::call;
+use crate::shared_ept::SharedEpt;
+use crate::td::{PrivatePage, TdMemory};
+use crate::{Host, HostError, Lp, Td, TdConfig};
+
+/// Initial memory of a TD: `KVM_TDX_INIT_MEM_REGION`. An interrupted region goes on where it stopped.
+#[derive(Debug)]
+pub struct MemRegion<'a> {
+    gpa: u64,
+    size: u64,
+    bytes: &'a [u8],
+    measured: bool,
+    done: u64,
+    /// The page at `done` is in the TD already, and this many bytes of it are measured.
+    added: Option<u64>,
+}
+
+/// How much of a region is in the TD, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BuildProgress {
+    pub done: u64,
+    pub total: u64,
+}
+
+impl<'a> MemRegion<'a> {
+    /// `size` bytes at `gpa`, both 4 KiB aligned: `bytes`, then zeros. If `measured`, the content goes into MRTD.
+    pub fn new(gpa: Gpa, size: u64, bytes: &'a [u8], measured: bool) -> Result<Self, HostError> {
+        let fits = bytes.len() as u64 <= size && gpa.raw().checked_add(size).is_some();
+        if !fits || !gpa.is_aligned(PAGE_SIZE) || size % PAGE_SIZE != 0 {
+            return Err(HostError::BadRange { gpa, size });
+        }
+        Ok(Self {
+            gpa: gpa.raw(),
+            size,
+            bytes,
+            measured,
+            done: 0,
+            added: None,
+        })
+    }
+    pub fn progress(&self) -> BuildProgress {
+        BuildProgress {
+            done: self.done,
+            total: self.size,
+        }
+    }
+    /// The next page's content.
+    fn page(&self) -> [u8; PAGE_SIZE as usize] {
+        let mut page = [0; PAGE_SIZE as usize];
+        let from = self.bytes.len().min(self.done as usize);
+        let piece = &self.bytes[from..self.bytes.len().min(from + page.len())];
+        page[..piece.len()].copy_from_slice(piece);
+        page
+    }
+}
+
+impl Td {
+    /// Creates a TD: key ID, TDR, keys on every package, TDCS, TD_PARAMS. A failure takes back what was built.
+    ///
+    /// `kick` must make every vCPU of this TD that is inside it leave soon; where one thread runs all vCPUs it
+    /// has nothing to do.
+    pub fn create<L: SeamcallLp, M: HostMemory>(
+        host: &Host<M>,
+        lps: &mut [Lp<L>],
+        config: TdConfig,
+        kick: impl Fn() + Send + Sync + 'static,
+    ) -> Result<Td, HostError> {
+        let params = config.to_params(host.info())?;
+        let shared = SharedEpt::new(host, config.ept_levels())?;
+        let tdr = host.pages().take()?;
+        let hkid = match host.hkids().take() {
+            Ok(hkid) => hkid,
+            Err(none) => {
+                host.pages().give_back(tdr);
+                shared.into_pages().for_each(|page| host.pages().give_back(page));
+                return Err(none);
+            }
+        };
+        let td = Td {
+            config,
+            tdr,
+            hkid,
+            finalized: AtomicBool::new(false),
+            memory: Mutex::new(TdMemory::new(shared)),
+            kick: Box::new(kick),
+        };
+        match td.initialise(host, lps, &params) {
+            Ok(()) => Ok(td),
+            Err(failure) => {
+                // What cannot be taken back is lost either way; the first failure is what the caller must see.
+                let _ = td.destroy(host, lps, Vec::new());
+                Err(failure)
+            }
+        }
+    }
+
+    fn initialise<L: SeamcallLp, M: HostMemory>(
+        &self,
+        host: &Host<M>,
+        lps: &mut [Lp<L>],
+        params: &[u8; 1024],
+    ) -> Result<(), HostError> {
+        let Some(first) = lps.first_mut() else {
+            return Err(HostError::NoProcessors);
+        };
+        let tdr = self.tdr.raw();
+        call(&mut first.seam, HostLeaf::MNG_CREATE, &[tdr, self.hkid.0.into()])?;
+        self.lock().tdr_created = true;
+        for lp in one_per_package(lps) {
+            call(&mut lp.seam, HostLeaf::MNG_KEY_CONFIG, &[tdr])?;
+        }
+        let lp = &mut lps[0].seam;
+        for _ in 0..host.info().tdcs_pages {
+            self.add_control_page(host, lp, HostLeaf::MNG_ADDCX, tdr)?;
+        }
+        let scratch = host.zeroed_page()?;
+        let done = host
+            .memory()
+            .write(scratch, params)
+            .map_err(HostError::from)
+            .and_then(|()| call(lp, HostLeaf::MNG_INIT, &[tdr, scratch.raw()]));
+        host.memory().clear_page(scratch)?;
+        host.pages().give_back(scratch);
+        done.map(|_| ())
+    }
+
+    /// Gives the TD a page by MNG.ADDCX, VP.CREATE or VP.ADDCX and remembers it for teardown.
+    pub(crate) fn add_control_page<L: SeamcallLp, M: HostMemory>(
+        &self,
+        host: &Host<M>,
+        lp: &mut L,
+        leaf: HostLeaf,
+        parent: u64,
+    ) -> Result<Hpa, HostError> {
+        let page = host.pages().take()?;
+        match call(lp, leaf, &[page.raw(), parent]) {
+            Ok(_) => {
+                self.lock().control.push(page);
+                Ok(page)
+            }
+            Err(refused) => {
+                host.pages().give_back(page);
+                Err(refused)
+            }
+        }
+    }
+
+    /// Adds at most `max_pages` of a region: PAGE.ADD, then sixteen MR.EXTEND if it is measured, page by page.
+    ///
+    /// On an error the region keeps its progress: call again to go on.
+    pub fn init_mem_region<L: SeamcallLp, M: HostMemory>(
+        &self,
+        host: &Host<M>,
+        lp: &mut L,
+        region: &mut MemRegion<'_>,
+        max_pages: u64,
+    ) -> Result<BuildProgress, HostError> {
+        if self.is_finalized() {
+            return Err(HostError::WrongStage {
+                wanted: "being built",
+            });
+        }
+        let source = host.pages().take()?;
+        let done = (0..max_pages).try_for_each(|_| {
+            if region.done == region.size {
+                return Ok(());
+            }
+            self.add_page(host, lp, region, source)
+        });
+        host.memory().clear_page(source)?;
+        host.pages().give_back(source);
+        done.map(|()| region.progress())
+    }
+
+    fn add_page<L: SeamcallLp, M: HostMemory>(
+        &self,
+        host: &Host<M>,
+        lp: &mut L,
+        region: &mut MemRegion<'_>,
+        source: Hpa,
+    ) -> Result<(), HostError> {
+        let gpa = region.gpa + region.done;
+        let mut extended = match region.added {
+            Some(extended) => extended,
+            None => self.copy_page(host, lp, gpa, &region.page(), source).map(|()| 0)?,
+        };
+        region.added = Some(extended);
+        while region.measured && extended < PAGE_SIZE {
+            call(lp, HostLeaf::MR_EXTEND, &[gpa + extended, self.tdr.raw()])?;
+            extended += 256;
+            region.added = Some(extended);
+        }
+        region.added = None;
+        region.done += PAGE_SIZE;
+        Ok(())
+    }
+
+    fn copy_page<L: SeamcallLp, M: HostMemory>(
+        &self,
+        host: &Host<M>,
+        lp: &mut L,
+        gpa: u64,
+        bytes: &[u8],
+        source: Hpa,
+    ) -> Result<(), HostError> {
+        let mut memory = self.lock();
+        if !memory.is_ram(gpa, PAGE_SIZE) {
+            return Err(HostError::BadRange {
+                gpa: Gpa::new(gpa),
+                size: PAGE_SIZE,
+            });
+        }
+        if memory.private_page(gpa).is_some() {
+            return Err(HostError::AlreadyMapped(Gpa::new(gpa)));
+        }
+        memory.ensure_sept(self, host, lp, gpa, 0)?;
+        host.memory().write(source, bytes)?;
+        let target = host.pages().take()?;
+        let operands = [gpa, self.tdr.raw(), target.raw(), source.raw()];
+        if let Err(refused) = call(lp, HostLeaf::MEM_PAGE_ADD, &operands) {
+            host.pages().give_back(target);
+            return Err(refused);
+        }
+        let page = PrivatePage {
+            hpa: target,
+            large: false,
+        };
+        memory.private.insert(gpa, page);
+        memory.stats.added += 1;
+        Ok(())
+    }
+
+    /// TDH.MR.FINALIZE: the measurement is closed and the TD may run.
+    pub fn finalize<L: SeamcallLp>(&self, lp: &mut L) -> Result<(), HostError> {
+        call(lp, HostLeaf::MR_FINALIZE, &[self.tdr.raw()])?;
+        self.finalized.store(true, Ordering::Release);
+        Ok(())
+    }
+}

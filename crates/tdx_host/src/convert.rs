@@ -1,0 +1,212 @@
+//! Conversions between private and shared memory, and what it takes to free a private page of a running TD
+//! (spec: host-memory.md 5; linux.md 3.2 "zap").
+
+use tdx_abi::{HostLeaf, Status};
+use tdx_call::{HostMemory, SeamcallLp};
+use x86_arch::{Gpa, Hpa, PAGE_SIZE};
+
+use crate::pages::LARGE_PAGE;
+use crate::seam::{call, once};
+use crate::td::{PrivatePage, TdMemory};
+use crate::{Host, HostError, Td};
+
+/// How often the host asks again whether every vCPU has left the TD since a TRACK, kicking each time.
+const TRACK_TRIES: u32 = 1_000_000;
+
+impl Td {
+    /// Makes guest RAM shared: private pages in the range are taken from the TD, shared ones come on first access.
+    ///
+    /// `gpa` has the shared bit clear. Idempotent, so a caller may repeat it after an error.
+    pub fn make_shared<L: SeamcallLp, M: HostMemory>(
+        &self,
+        host: &Host<M>,
+        lp: &mut L,
+        gpa: Gpa,
+        size: u64,
+    ) -> Result<(), HostError> {
+        let (start, end) = self.checked_range(gpa, size)?;
+        let mut memory = self.lock();
+        memory.remove_private(self, host, lp, start, end)?;
+        memory.shared_gpas.insert(start, end);
+        Ok(())
+    }
+
+    /// Makes guest RAM private: shared pages in the range are dropped, private ones come when the guest accepts.
+    pub fn make_private<L: SeamcallLp, M: HostMemory>(
+        &self,
+        host: &Host<M>,
+        lp: &mut L,
+        gpa: Gpa,
+        size: u64,
+    ) -> Result<(), HostError> {
+        let (start, end) = self.checked_range(gpa, size)?;
+        let shared_bit = self.config.shared_bit();
+        let mut memory = self.lock();
+        let mut dropped = Vec::new();
+        for page in memory.shared.backed(start, end) {
+            dropped.extend(memory.shared.unmap(host, page, shared_bit)?);
+        }
+        if !dropped.is_empty() && self.is_finalized() {
+            // The next entry of each vCPU drops its translations, those of the shared half too.
+            self.track(lp)?;
+        }
+        for page in dropped {
+            host.memory().clear_page(page)?;
+            host.pages().give_back(page);
+        }
+        memory.shared_gpas.remove(start, end);
+        memory.stats.shared = memory.shared.pages_held();
+        Ok(())
+    }
+
+    /// Whether the guest declared this page (shared bit clear) shared.
+    pub fn is_shared(&self, gpa: Gpa) -> bool {
+        self.lock().shared_gpas.contains(gpa.raw())
+    }
+
+    fn checked_range(&self, gpa: Gpa, size: u64) -> Result<(u64, u64), HostError> {
+        let (start, ram) = (gpa.raw(), self.lock().is_ram(gpa.raw(), size));
+        if size == 0 || !ram || !start.is_multiple_of(PAGE_SIZE) || !size.is_multiple_of(PAGE_SIZE) {
+            return Err(HostError::BadRange { gpa, size });
+        }
+        Ok((start, start + size))
+    }
+
+    /// TDH.MEM.TRACK, then every vCPU out of the TD.
+    pub(crate) fn track<L: SeamcallLp>(&self, lp: &mut L) -> Result<(), HostError> {
+        self.until_all_left(Status::PREVIOUS_TLB_EPOCH_BUSY, || {
+            call(lp, HostLeaf::MEM_TRACK, &[self.tdr.raw()])
+        })?;
+        (self.kick)();
+        Ok(())
+    }
+
+    /// Repeats `act` while a vCPU that has not left the TD yet makes it fail with `status`.
+    fn until_all_left<T>(
+        &self,
+        status: Status,
+        mut act: impl FnMut() -> Result<T, HostError>,
+    ) -> Result<T, HostError> {
+        for _ in 0..TRACK_TRIES {
+            match act() {
+                Err(failure) if failure.code() == Some(status) => {
+                    (self.kick)();
+                    std::thread::yield_now();
+                }
+                done => return done,
+            }
+        }
+        act()
+    }
+}
+
+impl TdMemory {
+    /// Takes all private pages of a range from the TD: block, track, remove, flush, clear.
+    fn remove_private<L: SeamcallLp, M: HostMemory>(
+        &mut self,
+        td: &Td,
+        host: &Host<M>,
+        lp: &mut L,
+        start: u64,
+        end: u64,
+    ) -> Result<(), HostError> {
+        for edge in [start, end] {
+            match self.private_page(edge) {
+                Some((gpa, page)) if page.large && gpa != edge => {
+                    self.demote(td, host, lp, gpa)?;
+                }
+                _ => {}
+            }
+        }
+        let pages: Vec<(u64, PrivatePage)> = self
+            .private
+            .range(start..end)
+            .map(|(&gpa, &page)| (gpa, page))
+            .collect();
+        if pages.is_empty() {
+            return Ok(());
+        }
+        for &(gpa, page) in &pages {
+            block(td, lp, gpa, page.level())?;
+        }
+        if td.is_finalized() {
+            td.track(lp)?;
+        }
+        for (gpa, page) in pages {
+            let operands = [gpa | u64::from(page.level()), td.tdr.raw()];
+            td.until_all_left(Status::TLB_TRACKING_NOT_DONE, || {
+                call(lp, HostLeaf::MEM_PAGE_REMOVE, &operands)
+            })?;
+            self.private.remove(&gpa);
+            self.stats.removed += page.bytes() / PAGE_SIZE;
+            free_private(td, host, lp, page)?;
+        }
+        Ok(())
+    }
+
+    /// Breaks a 2 MiB private page up into 4 KiB pages; content and acceptance stay.
+    pub(crate) fn demote<L: SeamcallLp, M: HostMemory>(
+        &mut self,
+        td: &Td,
+        host: &Host<M>,
+        lp: &mut L,
+        gpa: u64,
+    ) -> Result<(), HostError> {
+        let Some(&page) = self.private.get(&gpa).filter(|page| page.large) else {
+            return Err(HostError::NotMapped(Gpa::new(gpa)));
+        };
+        block(td, lp, gpa, 1)?;
+        if td.is_finalized() {
+            td.track(lp)?;
+        }
+        let table = host.pages().take()?;
+        let none = u64::MAX;
+        let operands = [gpa | 1, td.tdr.raw(), table.raw(), none, none, none];
+        let demoted = td.until_all_left(Status::TLB_TRACKING_NOT_DONE, || loop {
+            match call(lp, HostLeaf::MEM_PAGE_DEMOTE, &operands) {
+                Err(e) if e.code() == Some(Status::INTERRUPTED_RESTARTABLE) => {}
+                done => return done,
+            }
+        });
+        if let Err(refused) = demoted {
+            host.pages().give_back(table);
+            return Err(refused);
+        }
+        self.sept.insert((1, gpa), table);
+        self.private.remove(&gpa);
+        for offset in (0..LARGE_PAGE).step_by(PAGE_SIZE as usize) {
+            let hpa = Hpa::new(page.hpa.raw() + offset);
+            self.private.insert(gpa + offset, PrivatePage { hpa, large: false });
+        }
+        self.stats.demoted += 1;
+        Ok(())
+    }
+}
+
+/// TDH.MEM.RANGE.BLOCK of one leaf; a leaf blocked by an earlier attempt is fine.
+fn block<L: SeamcallLp>(td: &Td, lp: &mut L, gpa: u64, level: u8) -> Result<(), HostError> {
+    let operands = [gpa | u64::from(level), td.tdr.raw()];
+    // ALREADY_BLOCKED has the error bit clear, so it comes back as done.
+    call(lp, HostLeaf::MEM_RANGE_BLOCK, &operands).map(|_| ())
+}
+
+/// Flushes a page that left a TD out of the caches under its key, clears it and gives it back.
+pub(crate) fn free_private<L: SeamcallLp, M: HostMemory>(
+    td: &Td,
+    host: &Host<M>,
+    lp: &mut L,
+    page: PrivatePage,
+) -> Result<(), HostError> {
+    for offset in (0..page.bytes()).step_by(PAGE_SIZE as usize) {
+        let small = Hpa::new(page.hpa.raw() + offset);
+        let keyed = host.keyed(small, td.hkid);
+        once(lp, HostLeaf::PHYMEM_PAGE_WBINVD, 0, &[keyed])?;
+        host.memory().clear_page(small)?;
+    }
+    if page.large {
+        host.pages().give_back_large(page.hpa);
+    } else {
+        host.pages().give_back(page.hpa);
+    }
+    Ok(())
+}
