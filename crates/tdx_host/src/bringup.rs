@@ -137,7 +137,9 @@ impl<M: HostMemory> Host<M> {
     }
 
     pub(crate) fn pages(&self) -> MutexGuard<'_, PageAllocator> {
-        self.pages.lock().expect("no holder of the page list panics")
+        self.pages
+            .lock()
+            .expect("no holder of the page list panics")
     }
     pub(crate) fn hkids(&self) -> MutexGuard<'_, HkidAllocator> {
         self.hkids.lock().expect("no holder of the key list panics")
@@ -291,8 +293,7 @@ fn configure<L: SeamcallLp, M: HostMemory>(
 fn init_tdmr<L: SeamcallLp>(lp: &mut L, tdmr: &Tdmr) -> Result<(), HostError> {
     loop {
         let done = call(lp, HostLeaf::SYS_TDMR_INIT, &[tdmr.range.start])?;
-        if done.regs.rdx >= tdmr.range.end
-            || done.status.code() == Status::TDMR_ALREADY_INITIALIZED
+        if done.regs.rdx >= tdmr.range.end || done.status.code() == Status::TDMR_ALREADY_INITIALIZED
         {
             return Ok(());
         }

@@ -82,7 +82,9 @@ impl Td {
             Ok(hkid) => hkid,
             Err(none) => {
                 host.pages().give_back(tdr);
-                shared.into_pages().for_each(|page| host.pages().give_back(page));
+                shared
+                    .into_pages()
+                    .for_each(|page| host.pages().give_back(page));
                 return Err(none);
             }
         };
@@ -114,7 +116,11 @@ impl Td {
             return Err(HostError::NoProcessors);
         };
         let tdr = self.tdr.raw();
-        call(&mut first.seam, HostLeaf::MNG_CREATE, &[tdr, self.hkid.0.into()])?;
+        call(
+            &mut first.seam,
+            HostLeaf::MNG_CREATE,
+            &[tdr, self.hkid.0.into()],
+        )?;
         self.lock().tdr_created = true;
         for lp in one_per_package(lps) {
             call(&mut lp.seam, HostLeaf::MNG_KEY_CONFIG, &[tdr])?;
@@ -192,7 +198,9 @@ impl Td {
         let gpa = region.gpa + region.done;
         let mut extended = match region.added {
             Some(extended) => extended,
-            None => self.copy_page(host, lp, gpa, &region.page(), source).map(|()| 0)?,
+            None => self
+                .copy_page(host, lp, gpa, &region.page(), source)
+                .map(|()| 0)?,
         };
         region.added = Some(extended);
         while region.measured && extended < PAGE_SIZE {

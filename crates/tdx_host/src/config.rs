@@ -21,7 +21,12 @@ impl CpuidConfig {
         Self {
             leaf: leaf as u32,
             subleaf: (subleaf != u32::MAX).then_some(subleaf),
-            mask: [low as u32, (low >> 32) as u32, high as u32, (high >> 32) as u32],
+            mask: [
+                low as u32,
+                (low >> 32) as u32,
+                high as u32,
+                (high >> 32) as u32,
+            ],
         }
     }
 }
@@ -188,11 +193,39 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let default = TdConfig::default;
-        assert_eq!(refuse(TdConfig { attributes: 2, ..default() }), ("ATTRIBUTES", 2));
-        assert_eq!(refuse(TdConfig { xfam: 1, ..default() }), ("XFAM", 2));
-        assert_eq!(refuse(TdConfig { xfam: 1 << 40 | 3, ..default() }), ("XFAM", 1 << 40));
-        assert_eq!(refuse(TdConfig { max_vcpus: 0, ..default() }).0, "MAX_VCPUS");
-        let odd = TdConfig { tsc_khz: 1_000_001, ..default() };
+        assert_eq!(
+            refuse(TdConfig {
+                attributes: 2,
+                ..default()
+            }),
+            ("ATTRIBUTES", 2)
+        );
+        assert_eq!(
+            refuse(TdConfig {
+                xfam: 1,
+                ..default()
+            }),
+            ("XFAM", 2)
+        );
+        assert_eq!(
+            refuse(TdConfig {
+                xfam: 1 << 40 | 3,
+                ..default()
+            }),
+            ("XFAM", 1 << 40)
+        );
+        assert_eq!(
+            refuse(TdConfig {
+                max_vcpus: 0,
+                ..default()
+            })
+            .0,
+            "MAX_VCPUS"
+        );
+        let odd = TdConfig {
+            tsc_khz: 1_000_001,
+            ..default()
+        };
         assert_eq!(refuse(odd), ("TSC frequency in kHz", 1_000_001));
         let cpuid = vec![(6, None, [0; 4])];
         assert_eq!(refuse(TdConfig { cpuid, ..default() }), ("CPUID leaf", 6));

@@ -6,7 +6,7 @@ use tdx_call::{HostMemory, SeamcallLp};
 use x86_arch::{Gpa, Hpa, PAGE_SIZE};
 
 use crate::pages::LARGE_PAGE;
-use crate::seam::{call, once};
+use crate::seam::call;
 use crate::td::{PrivatePage, TdMemory};
 use crate::{Host, HostError, Td};
 
@@ -66,7 +66,8 @@ impl Td {
 
     fn checked_range(&self, gpa: Gpa, size: u64) -> Result<(u64, u64), HostError> {
         let (start, ram) = (gpa.raw(), self.lock().is_ram(gpa.raw(), size));
-        if size == 0 || !ram || !start.is_multiple_of(PAGE_SIZE) || !size.is_multiple_of(PAGE_SIZE) {
+        if size == 0 || !ram || !start.is_multiple_of(PAGE_SIZE) || !size.is_multiple_of(PAGE_SIZE)
+        {
             return Err(HostError::BadRange { gpa, size });
         }
         Ok((start, start + size))
@@ -139,7 +140,8 @@ impl TdMemory {
             })?;
             self.private.remove(&gpa);
             self.stats.removed += page.bytes() / PAGE_SIZE;
-            free_private(td, host, lp, page)?;
+            flush_private(td, host, lp, page)?;
+            free_private(host, page)?;
         }
         Ok(())
     }
@@ -162,10 +164,12 @@ impl TdMemory {
         let table = host.pages().take()?;
         let none = u64::MAX;
         let operands = [gpa | 1, td.tdr.raw(), table.raw(), none, none, none];
-        let demoted = td.until_all_left(Status::TLB_TRACKING_NOT_DONE, || loop {
-            match call(lp, HostLeaf::MEM_PAGE_DEMOTE, &operands) {
-                Err(e) if e.code() == Some(Status::INTERRUPTED_RESTARTABLE) => {}
-                done => return done,
+        let demoted = td.until_all_left(Status::TLB_TRACKING_NOT_DONE, || {
+            loop {
+                match call(lp, HostLeaf::MEM_PAGE_DEMOTE, &operands) {
+                    Err(e) if e.code() == Some(Status::INTERRUPTED_RESTARTABLE) => {}
+                    done => return done,
+                }
             }
         });
         if let Err(refused) = demoted {
@@ -176,7 +180,8 @@ impl TdMemory {
         self.private.remove(&gpa);
         for offset in (0..LARGE_PAGE).step_by(PAGE_SIZE as usize) {
             let hpa = Hpa::new(page.hpa.raw() + offset);
-            self.private.insert(gpa + offset, PrivatePage { hpa, large: false });
+            self.private
+                .insert(gpa + offset, PrivatePage { hpa, large: false });
         }
         self.stats.demoted += 1;
         Ok(())
@@ -190,18 +195,28 @@ fn block<L: SeamcallLp>(td: &Td, lp: &mut L, gpa: u64, level: u8) -> Result<(), 
     call(lp, HostLeaf::MEM_RANGE_BLOCK, &operands).map(|_| ())
 }
 
-/// Flushes a page that left a TD out of the caches under its key, clears it and gives it back.
-pub(crate) fn free_private<L: SeamcallLp, M: HostMemory>(
+/// Flushes a page that left a running TD out of the caches under the TD's key.
+fn flush_private<L: SeamcallLp, M: HostMemory>(
     td: &Td,
     host: &Host<M>,
     lp: &mut L,
     page: PrivatePage,
 ) -> Result<(), HostError> {
     for offset in (0..page.bytes()).step_by(PAGE_SIZE as usize) {
-        let small = Hpa::new(page.hpa.raw() + offset);
-        let keyed = host.keyed(small, td.hkid);
-        once(lp, HostLeaf::PHYMEM_PAGE_WBINVD, 0, &[keyed])?;
-        host.memory().clear_page(small)?;
+        let keyed = host.keyed(Hpa::new(page.hpa.raw() + offset), td.hkid);
+        call(lp, HostLeaf::PHYMEM_PAGE_WBINVD, &[keyed])?;
+    }
+    Ok(())
+}
+
+/// Clears a page whose lines are in no cache any more, and gives it back.
+pub(crate) fn free_private<M: HostMemory>(
+    host: &Host<M>,
+    page: PrivatePage,
+) -> Result<(), HostError> {
+    for offset in (0..page.bytes()).step_by(PAGE_SIZE as usize) {
+        host.memory()
+            .clear_page(Hpa::new(page.hpa.raw() + offset))?;
     }
     if page.large {
         host.pages().give_back_large(page.hpa);

@@ -26,7 +26,10 @@ pub enum Errno {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum HostError {
     /// The SEAMCALL reached no module.
-    NoSeam { leaf: HostLeaf, cause: NoSeam },
+    NoSeam {
+        leaf: HostLeaf,
+        cause: NoSeam,
+    },
     /// The module refused; RCX and RDX after the call often say where.
     Refused {
         leaf: HostLeaf,
@@ -35,7 +38,10 @@ pub enum HostError {
         rdx: u64,
     },
     /// The module's metadata has a value that this library cannot work with.
-    Metadata { field: u64, value: u64 },
+    Metadata {
+        field: u64,
+        value: u64,
+    },
     /// No memory range is large enough for a TDMR and its PAMT.
     NoUsableMemory,
     /// Fewer than two private key IDs: one is the module's own.
@@ -47,17 +53,27 @@ pub enum HostError {
     /// Host memory that should exist does not.
     Memory(OutsideMemory),
     /// A setting of the TD that this module does not allow: the name and the offending bits.
-    Setting { name: &'static str, bits: u64 },
+    Setting {
+        name: &'static str,
+        bits: u64,
+    },
     /// A GPA (range) outside the TD's memory, on the wrong half, or misaligned.
-    BadRange { gpa: Gpa, size: u64 },
+    BadRange {
+        gpa: Gpa,
+        size: u64,
+    },
     /// The private page exists already.
     AlreadyMapped(Gpa),
     /// The private page does not exist.
     NotMapped(Gpa),
     /// The act does not fit the TD's stage (a page added after finalizing, a run before it).
-    WrongStage { wanted: &'static str },
+    WrongStage {
+        wanted: &'static str,
+    },
     /// A vCPU is still held by its user.
-    VcpuInUse { index: u32 },
+    VcpuInUse {
+        index: u32,
+    },
     /// Pages that teardown could not give back, the first of them, and the failure that kept them.
     Leaked {
         pages: u64,
@@ -124,7 +140,9 @@ impl fmt::Display for HostError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoSeam { leaf, cause } => match cause {
-                NoSeam::VmFailInvalid => write!(f, "{leaf}: no TDX module is loaded, or it is busy"),
+                NoSeam::VmFailInvalid => {
+                    write!(f, "{leaf}: no TDX module is loaded, or it is busy")
+                }
                 NoSeam::GeneralProtection => write!(f, "{leaf}: #GP, TDX is off in the firmware"),
                 NoSeam::InvalidOpcode => {
                     write!(f, "{leaf}: #UD, the processor is not in VMX operation")
@@ -143,7 +161,10 @@ impl fmt::Display for HostError {
                 Ok(())
             }
             Self::Metadata { field, value } => {
-                write!(f, "module field {field:#018x} holds {value:#x}, which no host can use")
+                write!(
+                    f,
+                    "module field {field:#018x} holds {value:#x}, which no host can use"
+                )
             }
             Self::NoUsableMemory => f.write_str("no convertible memory is large enough for a TDMR"),
             Self::NoPrivateKeys => f.write_str("fewer than two private key IDs"),

@@ -15,15 +15,14 @@ pub(crate) struct HkidAllocator {
 
 impl HkidAllocator {
     pub(crate) fn new(ids: Range<u16>) -> Self {
-        Self { free: ids.collect() }
+        Self {
+            free: ids.collect(),
+        }
     }
 
     /// The lowest free ID.
     pub(crate) fn take(&mut self) -> Result<Hkid, HostError> {
-        self.free
-            .pop_first()
-            .map(Hkid)
-            .ok_or(HostError::OutOfHkids)
+        self.free.pop_first().map(Hkid).ok_or(HostError::OutOfHkids)
     }
 
     pub(crate) fn give_back(&mut self, id: Hkid) {

@@ -9,6 +9,8 @@
 //! [`tdx_call::HostMemory`], so it runs on hardware and on the software platform alike. It has no devices and
 //! no threads: processors are handed in, and whoever holds one decides what runs on it.
 #![forbid(unsafe_code)]
+// A list of one address range is one range, not its elements.
+#![allow(clippy::single_range_in_vec_init)]
 
 mod bringup;
 mod build;
@@ -29,6 +31,7 @@ mod tdmr;
 pub mod tdvmcall;
 mod teardown;
 mod vcpu;
+mod window;
 
 pub use bringup::{Host, HostLayout, Lp, ModuleInfo};
 pub use build::{BuildProgress, MemRegion};
@@ -43,3 +46,4 @@ pub use tdmr::{Tdmr, plan_tdmrs};
 pub use tdvmcall::Services;
 pub use teardown::Teardown;
 pub use vcpu::Vcpu;
+pub use window::Shown;

@@ -126,6 +126,16 @@ impl Td {
         Ok(())
     }
 
+    /// Whether any byte of the range is guest RAM.
+    pub fn touches_ram(&self, gpa: Gpa, size: u64) -> bool {
+        let (start, end) = (gpa.raw(), gpa.raw().saturating_add(size));
+        let memory = self.lock();
+        memory
+            .ram
+            .iter()
+            .any(|ram| start < ram.end && ram.start < end)
+    }
+
     /// MRTD as the host reads it (TDH.MNG.RD): of a DEBUG TD only, `None` for a production TD.
     pub fn mrtd<L: SeamcallLp>(&self, lp: &mut L) -> Result<Option<[u8; 48]>, HostError> {
         if !self.config.is_debug() {
@@ -153,7 +163,9 @@ impl Td {
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, TdMemory> {
-        self.memory.lock().expect("no holder of a TD's memory panics")
+        self.memory
+            .lock()
+            .expect("no holder of a TD's memory panics")
     }
 }
 

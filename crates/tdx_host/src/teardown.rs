@@ -6,7 +6,7 @@ use x86_arch::Hpa;
 
 use crate::bringup::one_per_package;
 use crate::convert::free_private;
-use crate::seam::{call, once};
+use crate::seam::call;
 use crate::td::{PrivatePage, TdMemory};
 use crate::{Host, HostError, Lp, Td, Vcpu};
 
@@ -62,8 +62,15 @@ impl Td {
             host.pages().give_back(self.tdr);
         }
         host.hkids().give_back(self.hkid);
-        let memory = self.memory.into_inner().expect("no holder of a TD's memory panics");
-        for page in memory.descriptors.into_iter().chain(memory.shared.into_pages()) {
+        let memory = self
+            .memory
+            .into_inner()
+            .expect("no holder of a TD's memory panics");
+        for page in memory
+            .descriptors
+            .into_iter()
+            .chain(memory.shared.into_pages())
+        {
             host.memory().clear_page(page)?;
             host.pages().give_back(page);
             report.host_pages += 1;
@@ -91,10 +98,10 @@ impl Td {
         let lp = &mut lps[0].seam;
         call(lp, HostLeaf::MNG_KEY_FREEID, &[tdr])?;
         let mut memory = self.lock();
-        memory.reclaim_all(self, host, lp, report)?;
+        memory.reclaim_all(host, lp, report)?;
         call(lp, HostLeaf::PHYMEM_PAGE_RECLAIM, &[tdr])?;
         let keyed = host.keyed(self.tdr, host.global_hkid());
-        once(lp, HostLeaf::PHYMEM_PAGE_WBINVD, 0, &[keyed])?;
+        call(lp, HostLeaf::PHYMEM_PAGE_WBINVD, &[keyed])?;
         host.memory().clear_page(self.tdr)?;
         host.pages().give_back(self.tdr);
         memory.tdr_created = false;
@@ -106,7 +113,6 @@ impl Td {
 impl TdMemory {
     fn reclaim_all<L: SeamcallLp, M: HostMemory>(
         &mut self,
-        td: &Td,
         host: &Host<M>,
         lp: &mut L,
         report: &mut Teardown,
@@ -117,16 +123,16 @@ impl TdMemory {
             let pages = page.bytes() / x86_arch::PAGE_SIZE;
             report.private += pages;
             report.reclaimed += pages;
-            free_private(td, host, lp, page)?;
+            free_private(host, page)?;
         }
         while let Some((&at, &page)) = self.sept.first_key_value() {
-            reclaim_small(td, host, lp, page)?;
+            reclaim_small(host, lp, page)?;
             self.sept.remove(&at);
             report.sept += 1;
             report.reclaimed += 1;
         }
         while let Some(&page) = self.control.last() {
-            reclaim_small(td, host, lp, page)?;
+            reclaim_small(host, lp, page)?;
             self.control.pop();
             report.reclaimed += 1;
         }
@@ -135,13 +141,12 @@ impl TdMemory {
 }
 
 fn reclaim_small<L: SeamcallLp, M: HostMemory>(
-    td: &Td,
     host: &Host<M>,
     lp: &mut L,
     hpa: Hpa,
 ) -> Result<(), HostError> {
     call(lp, HostLeaf::PHYMEM_PAGE_RECLAIM, &[hpa.raw()])?;
-    free_private(td, host, lp, PrivatePage { hpa, large: false })
+    free_private(host, PrivatePage { hpa, large: false })
 }
 
 /// TDH.VP.FLUSH; a vCPU that is on no processor is fine.

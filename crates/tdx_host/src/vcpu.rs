@@ -1,0 +1,188 @@
+//! A virtual processor: its pages, its register file, and what its last exit left to do.
+
+use coco_regs::{GprFile, XmmFile};
+use tdx_abi::HostLeaf;
+use tdx_call::{ExitWords, HostMemory, LastExit, SeamcallLp, TdvprAndFlags};
+use x86_arch::Hpa;
+
+use crate::field::vp;
+use crate::seam::call;
+use crate::teardown::flush;
+use crate::{Host, HostError, Lp, Shown, Td};
+
+/// The notification vector of posted interrupts (Linux's POSTED_INTR_VECTOR).
+const POSTED_VECTOR: u64 = 0xF2;
+/// Offset of the ON bit (bit 0) in a posted-interrupt descriptor; the 256 PIR bits come before it.
+const DESCRIPTOR_CONTROL: u64 = 32;
+
+/// A vCPU. Whoever holds it may run it.
+#[derive(Debug)]
+pub struct Vcpu {
+    index: u32,
+    tdvpr: Hpa,
+    descriptor: Hpa,
+    pub(crate) gprs: GprFile,
+    pub(crate) xmms: XmmFile,
+    pub(crate) last: LastExit,
+    /// The processor whose caches may hold this vCPU's state.
+    lp: Option<usize>,
+}
+
+impl Td {
+    /// Adds a vCPU that starts with `initial_rcx` in RCX and R8 (`KVM_TDX_INIT_VCPU`). Its index counts from 0,
+    /// and is its x2APIC ID.
+    pub fn add_vcpu<L: SeamcallLp, M: HostMemory>(
+        &self,
+        host: &Host<M>,
+        lps: &mut [Lp<L>],
+        on: usize,
+        initial_rcx: u64,
+    ) -> Result<Vcpu, HostError> {
+        if self.is_finalized() {
+            return Err(HostError::WrongStage {
+                wanted: "being built",
+            });
+        }
+        let lp = &mut lps.get_mut(on).ok_or(HostError::NoProcessors)?.seam;
+        let tdvpr = self.add_control_page(host, lp, HostLeaf::VP_CREATE, self.tdr.raw())?;
+        for _ in 1..host.info().tdvps_pages {
+            self.add_control_page(host, lp, HostLeaf::VP_ADDCX, tdvpr.raw())?;
+        }
+        call(lp, HostLeaf::VP_INIT, &[tdvpr.raw(), initial_rcx])?;
+        let descriptor = host.zeroed_page()?;
+        let (index, root) = {
+            let mut memory = self.lock();
+            memory.descriptors.push(descriptor);
+            memory.vcpus += 1;
+            (u32::from(memory.vcpus) - 1, memory.shared.root())
+        };
+        let vcpu = Vcpu {
+            index,
+            tdvpr,
+            descriptor,
+            gprs: GprFile::default(),
+            xmms: XmmFile::default(),
+            last: LastExit::default(),
+            lp: Some(on),
+        };
+        vcpu.write_field(lp, vp::SHARED_EPTP, root.raw(), u64::MAX)?;
+        vcpu.write_field(lp, vp::POSTED_VECTOR, POSTED_VECTOR, 0xFFFF)?;
+        vcpu.write_field(lp, vp::POSTED_DESCRIPTOR, descriptor.raw(), u64::MAX)?;
+        let posted = vp::PIN_POSTED_INTERRUPTS;
+        vcpu.write_field(lp, vp::PIN_CONTROLS, posted, posted)?;
+        Ok(vcpu)
+    }
+}
+
+impl Vcpu {
+    /// The index that TDH.VP.INIT gave it.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+    pub fn tdvpr(&self) -> Hpa {
+        self.tdvpr
+    }
+    /// The processor it last ran on, by index into the host's list.
+    pub fn associated_lp(&self) -> Option<usize> {
+        self.lp
+    }
+    /// Whether the next entry answers a TDVMCALL.
+    pub fn last_exit(&self) -> LastExit {
+        self.last
+    }
+
+    /// One TDH.VP.ENTER on processor `on` of the host's list, in place on this vCPU's registers.
+    ///
+    /// A vCPU that ran elsewhere must be [flushed](Self::leave_lp) there first.
+    pub fn enter<L: SeamcallLp>(
+        &mut self,
+        lp: &mut L,
+        on: usize,
+        flags: u64,
+    ) -> Result<ExitWords, HostError> {
+        let tdvpr = TdvprAndFlags(self.tdvpr.raw() | flags);
+        self.lp.get_or_insert(on);
+        lp.vp_enter(tdvpr, &mut self.gprs, Some(&mut self.xmms), &mut self.last)
+            .map_err(|cause| HostError::NoSeam {
+                leaf: HostLeaf::VP_ENTER,
+                cause,
+            })
+    }
+
+    /// TDH.VP.FLUSH on the processor it ran on, so that another one may run it.
+    pub fn leave_lp<L: SeamcallLp>(&mut self, lp: &mut L) -> Result<(), HostError> {
+        flush(self.tdvpr, lp)?;
+        self.lp = None;
+        Ok(())
+    }
+
+    /// The registers that the TDVMCALL it waits in shows; none after any other exit.
+    pub fn shown(&mut self) -> Shown<'_> {
+        let mask = match self.last {
+            LastExit::Tdvmcall { mask } => mask,
+            LastExit::Asynchronous => 0,
+        };
+        Shown::new(&mut self.gprs, mask)
+    }
+
+    /// TDH.VP.RD of a metadata field.
+    pub fn read_field<L: SeamcallLp>(&self, lp: &mut L, id: u64) -> Result<u64, HostError> {
+        Ok(call(lp, HostLeaf::VP_RD, &[self.tdvpr.raw(), id])?.regs.r8)
+    }
+
+    /// TDH.VP.WR of a metadata field: the bits of `value` under `mask`. Returned: the value before.
+    pub fn write_field<L: SeamcallLp>(
+        &self,
+        lp: &mut L,
+        id: u64,
+        value: u64,
+        mask: u64,
+    ) -> Result<u64, HostError> {
+        let operands = [self.tdvpr.raw(), id, value, mask];
+        Ok(call(lp, HostLeaf::VP_WR, &operands)?.regs.r8)
+    }
+
+    /// Requests an NMI (PEND_NMI); several before it is taken are one.
+    pub fn inject_nmi<L: SeamcallLp>(&self, lp: &mut L) -> Result<(), HostError> {
+        self.write_field(lp, vp::PEND_NMI, 1, 1).map(|_| ())
+    }
+
+    /// Posts an interrupt in the descriptor; the processor takes it in when the vCPU runs. Returned: whether a
+    /// notification is due (the ON bit was clear).
+    pub fn post_interrupt<M: HostMemory>(
+        &self,
+        host: &Host<M>,
+        vector: u8,
+    ) -> Result<bool, HostError> {
+        post(host, self.descriptor, vector)
+    }
+
+    /// Where the descriptor lies, for a poster that does not hold the vCPU.
+    pub fn descriptor(&self) -> Hpa {
+        self.descriptor
+    }
+
+    /// Whether an interrupt waits that would end a HLT with interrupts on.
+    pub fn interrupt_waits<L: SeamcallLp, M: HostMemory>(
+        &self,
+        host: &Host<M>,
+        lp: &mut L,
+    ) -> Result<bool, HostError> {
+        let control = host.read_u64(Hpa::new(self.descriptor.raw() + DESCRIPTOR_CONTROL))?;
+        if control & 1 != 0 {
+            return Ok(true);
+        }
+        Ok(self.read_field(lp, vp::VCPU_STATE_DETAILS)? & 1 != 0)
+    }
+}
+
+/// Sets the PIR bit of `vector` and the ON bit of the descriptor at `at`.
+pub fn post<M: HostMemory>(host: &Host<M>, at: Hpa, vector: u8) -> Result<bool, HostError> {
+    let word = Hpa::new(at.raw() + u64::from(vector / 64) * 8);
+    let pir = host.read_u64(word)?;
+    host.write_u64(word, pir | 1 << (vector % 64))?;
+    let control_at = Hpa::new(at.raw() + DESCRIPTOR_CONTROL);
+    let control = host.read_u64(control_at)?;
+    host.write_u64(control_at, control | 1)?;
+    Ok(control & 1 == 0)
+}
