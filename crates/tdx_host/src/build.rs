@@ -36,7 +36,7 @@ impl<'a> MemRegion<'a> {
     /// `size` bytes at `gpa`, both 4 KiB aligned: `bytes`, then zeros. If `measured`, the content goes into MRTD.
     pub fn new(gpa: Gpa, size: u64, bytes: &'a [u8], measured: bool) -> Result<Self, HostError> {
         let fits = bytes.len() as u64 <= size && gpa.raw().checked_add(size).is_some();
-        if !fits || !gpa.is_aligned(PAGE_SIZE) || size % PAGE_SIZE != 0 {
+        if !fits || !gpa.is_aligned(PAGE_SIZE) || !size.is_multiple_of(PAGE_SIZE) {
             return Err(HostError::BadRange { gpa, size });
         }
         Ok(Self {

@@ -107,8 +107,8 @@ impl Td {
     /// Declares guest RAM. GPAs have the shared bit clear; ranges are 4 KiB aligned and must not overlap.
     pub fn add_ram(&self, ram: Range<u64>) -> Result<(), HostError> {
         let bad = ram.start >= ram.end
-            || ram.start % PAGE_SIZE != 0
-            || ram.end % PAGE_SIZE != 0
+            || !ram.start.is_multiple_of(PAGE_SIZE)
+            || !ram.end.is_multiple_of(PAGE_SIZE)
             || ram.end > self.config.shared_bit();
         let mut memory = self.lock();
         let overlaps = memory
