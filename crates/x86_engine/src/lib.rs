@@ -1,1 +1,32 @@
-//! An x86-64 processor in VMX non-root mode.
+//! An x86-64 processor in VMX non-root mode: it runs guest code until a VM exit.
+//!
+//! This is the reference interpreter: it says what is correct. Read in this order: [`platform`] (what the engine
+//! asks of the machine around it), [`engine`] (the run loop), [`cpu`] (the state while running), [`memory`] and
+//! [`paging`], [`exec`] (one file per instruction family), [`event`] (exceptions and interrupts), [`exit`].
+//!
+//! No guest byte sequence, page table or register state makes it panic, hang, or touch memory that the
+//! [`Platform`] did not hand out; it has no unsafe code.
+#![forbid(unsafe_code)]
+
+pub mod code;
+pub mod cpu;
+pub mod engine;
+pub mod event;
+pub mod exec;
+pub mod exit;
+pub mod fault;
+pub mod flags;
+pub mod flat;
+pub mod memory;
+pub mod op;
+pub mod operand;
+pub mod paging;
+pub mod platform;
+pub mod segment;
+pub mod tlb;
+pub mod width;
+
+pub use cpu::Cpu;
+pub use engine::{Engine, Ran, Stop};
+pub use fault::Fault;
+pub use platform::{MachineCheck, PendingEvents, Platform};

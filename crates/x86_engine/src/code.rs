@@ -1,0 +1,156 @@
+//! The cache of decoded code, by physical page: blocks of ops, dropped when the page's bytes change.
+
+use crate::cpu::Mode;
+use crate::op::{self, BRANCH, Op, SOLO};
+use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction};
+use std::collections::HashMap;
+use x86_arch::{KeyedHpa, RamPage};
+
+/// Ops of a block at most: the budget's granularity is one instruction all the same.
+const BLOCK: usize = 64;
+/// Pages kept; when full, everything is decoded anew.
+const PAGES: usize = 16384;
+
+#[derive(Clone, Copy)]
+pub struct Block {
+    pub first: u32,
+    pub count: u32,
+}
+
+pub struct CodePage<P: RamPage + 'static> {
+    pub ram: P,
+    pub version: u32,
+    mode: Mode,
+    /// Block number + 1 of each page offset where a block starts.
+    starts: Box<[u16; 4096]>,
+    blocks: Vec<Block>,
+    pub ops: Vec<Op<P>>,
+}
+
+/// Decodes one instruction whose bytes begin at page offset `offset`.
+pub fn decode(bytes: &[u8], offset: usize, mode: Mode) -> (Instruction, DecoderError) {
+    let mut decoder = Decoder::with_ip(mode as u32, bytes, offset as u64, DecoderOptions::NONE);
+    let insn = decoder.decode();
+    (insn, decoder.last_error())
+}
+
+impl<P: RamPage + 'static> CodePage<P> {
+    fn new(ram: P, mode: Mode) -> Self {
+        // Watch first, then read the version, then the bytes: no change can be missed.
+        ram.watch_code();
+        let version = ram.code_version();
+        CodePage {
+            ram,
+            version,
+            mode,
+            starts: Box::new([0; 4096]),
+            blocks: Vec::new(),
+            ops: Vec::new(),
+        }
+    }
+
+    /// The block at a page offset; `None` when the first instruction does not end in this page.
+    #[inline(always)]
+    pub fn block(&mut self, offset: usize) -> Option<Block> {
+        if self.ram.code_version() != self.version {
+            self.forget();
+        }
+        match self.starts[offset & 0xFFF] {
+            0 => self.decode_block(offset),
+            number => Some(self.blocks[number as usize - 1]),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn forget(&mut self) {
+        self.ram.watch_code();
+        self.version = self.ram.code_version();
+        self.starts.fill(0);
+        self.blocks.clear();
+        self.ops.clear();
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn decode_block(&mut self, offset: usize) -> Option<Block> {
+        let mut bytes = [0; 4096];
+        self.ram.read(offset, &mut bytes[offset..]);
+        let first = self.ops.len();
+        let mut at = offset;
+        while at < 4096 && self.ops.len() - first < BLOCK {
+            let (insn, error) = decode(&bytes[at..], at, self.mode);
+            if error != DecoderError::None && 4096 - at < 15 {
+                // Cut off by the end of the page (or invalid; the careful path finds out).
+                break;
+            }
+            let op = op::cold(&insn);
+            if op.flags & SOLO != 0 && self.ops.len() > first {
+                break;
+            }
+            let last = op.flags & (SOLO | BRANCH) != 0;
+            at = op.next as usize;
+            self.ops.push(op);
+            if last {
+                break;
+            }
+        }
+        let count = self.ops.len() - first;
+        if count == 0 {
+            return None;
+        }
+        let block = Block {
+            first: first as u32,
+            count: count as u32,
+        };
+        self.blocks.push(block);
+        self.starts[offset] = self.blocks.len() as u16;
+        Some(block)
+    }
+}
+
+pub struct CodeCache<P: RamPage + 'static> {
+    pages: Vec<CodePage<P>>,
+    index: HashMap<(KeyedHpa, Mode), usize>,
+}
+
+impl<P: RamPage + 'static> Default for CodeCache<P> {
+    fn default() -> Self {
+        CodeCache {
+            pages: Vec::new(),
+            index: HashMap::new(),
+        }
+    }
+}
+
+impl<P: RamPage + 'static> CodeCache<P> {
+    /// The number of the code page, made if need be.
+    pub fn find(
+        &mut self,
+        page: KeyedHpa,
+        mode: Mode,
+        ram: impl FnOnce() -> Option<P>,
+    ) -> Option<usize> {
+        if let Some(&number) = self.index.get(&(page, mode)) {
+            return Some(number);
+        }
+        let ram = ram()?;
+        if self.pages.len() >= PAGES {
+            self.clear();
+        }
+        self.pages.push(CodePage::new(ram, mode));
+        let number = self.pages.len() - 1;
+        self.index.insert((page, mode), number);
+        Some(number)
+    }
+
+    #[inline(always)]
+    pub fn page(&mut self, number: usize) -> &mut CodePage<P> {
+        &mut self.pages[number]
+    }
+
+    pub fn clear(&mut self) {
+        self.pages.clear();
+        self.index.clear();
+    }
+}

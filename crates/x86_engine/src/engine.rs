@@ -1,0 +1,492 @@
+//! The run loop: blocks of ops, and what is looked at between instructions.
+
+use crate::code::{self, CodeCache};
+use crate::cpu::{Cpu, REG_PAGE};
+use crate::event::Event;
+use crate::exit::control;
+use crate::fault::Fault;
+use crate::flags;
+use crate::op::{self, BRANCH, SOLO, STORES};
+use crate::paging::Actor;
+use crate::platform::Platform;
+use crate::tlb::Tlb;
+use iced_x86::DecoderError;
+use x86_arch::vmx::{Seg, Vcpu};
+use x86_arch::{Access, ExitReason, RamPage, VmExit};
+
+/// Instructions between two looks at the host's events.
+const SLICE: u64 = 8192;
+
+/// Interruptibility-state bits.
+pub(crate) const STI_SHADOW: u32 = 1;
+pub(crate) const MOV_SS_SHADOW: u32 = 2;
+pub(crate) const NMI_BLOCKED: u32 = 8;
+
+/// Why a run ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stop {
+    /// A VM exit: `vcpu.exit` says which.
+    Exit,
+    /// The budget of instructions is used up; the vCPU can go on where it is.
+    Budget,
+    /// The vCPU halted and nothing is pending (only when HLT does not exit).
+    Halted,
+}
+
+/// The result of a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ran {
+    /// Instructions completed. An instruction that faulted or exited is not; a REP instruction counts once, and
+    /// once more for each time it gave way between iterations.
+    pub retired: u64,
+    pub stop: Stop,
+}
+
+/// What one processor keeps from run to run: translations and decoded code.
+pub struct Engine<P: RamPage + 'static> {
+    tlb: Tlb<P>,
+    code: CodeCache<P>,
+}
+
+impl<P: RamPage + 'static> Default for Engine<P> {
+    fn default() -> Self {
+        Engine {
+            tlb: Tlb::default(),
+            code: CodeCache::default(),
+        }
+    }
+}
+
+/// The code page that the last block came from, and for which circumstances.
+struct Current {
+    linear: u64,
+    tag: u64,
+    generation: u64,
+    number: usize,
+}
+
+const NOWHERE: Current = Current {
+    linear: u64::MAX,
+    tag: 0,
+    generation: 0,
+    number: 0,
+};
+
+impl<P: RamPage + 'static> Engine<P> {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Drops cached translations of these VPIDs, second level included.
+    pub fn invalidate(&mut self, vpids: &[u16]) {
+        for &vpid in vpids {
+            self.tlb.flush_vpid(vpid);
+        }
+    }
+
+    /// VM entry: runs until a VM exit or until `budget` instructions are complete.
+    pub fn run(
+        &mut self,
+        vcpu: &mut Vcpu,
+        platform: &mut dyn Platform<Page = P>,
+        budget: u64,
+    ) -> Ran {
+        let vpid = if vcpu.controls.secondary & control::VPID != 0 {
+            vcpu.controls.vpid
+        } else {
+            0
+        };
+        self.tlb.enter_space(vpid, pcid(vcpu));
+        let mut cpu = Cpu::new(vcpu, &mut self.tlb, platform);
+        let stop = match cpu.enter() {
+            Ok(()) => run_loop(&mut cpu, &mut self.code, budget),
+            Err(_) => Stop::Exit,
+        };
+        cpu.store();
+        Ran {
+            retired: cpu.retired,
+            stop,
+        }
+    }
+}
+
+pub(crate) fn pcid(vcpu: &Vcpu) -> u16 {
+    if vcpu.regs.cr4 & crate::cpu::bits::CR4_PCIDE != 0 {
+        (vcpu.regs.cr3 & 0xFFF) as u16
+    } else {
+        0
+    }
+}
+
+fn run_loop<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    cache: &mut CodeCache<P>,
+    budget: u64,
+) -> Stop {
+    let mut current = NOWHERE;
+    let mut slice_end = 0;
+    loop {
+        if cpu.retired >= slice_end {
+            if cpu.host_events().is_err() {
+                return Stop::Exit;
+            }
+            if cpu.retired >= budget {
+                return Stop::Budget;
+            }
+            slice_end = budget.min(cpu.retired + SLICE);
+        }
+        if cpu.attention {
+            current = NOWHERE;
+            match cpu.between() {
+                Ok(Next::Run) => {}
+                Ok(Next::Step) => {
+                    if cpu.step(cache).is_err() {
+                        return Stop::Exit;
+                    }
+                    continue;
+                }
+                Ok(Next::Halted) => return Stop::Halted,
+                Err(_) => return Stop::Exit,
+            }
+            if cpu.attention {
+                continue;
+            }
+        }
+        let linear = cpu.code_linear();
+        if (linear ^ current.linear) & !0xFFF != 0
+            || current.tag != cpu.tag
+            || current.generation != cpu.tlb.generation
+        {
+            match cpu.find_code(cache, linear) {
+                Ok(Some(number)) => {
+                    current = Current {
+                        linear,
+                        tag: cpu.tag,
+                        generation: cpu.tlb.generation,
+                        number,
+                    };
+                }
+                Ok(None) => {
+                    current = NOWHERE;
+                    if cpu.careful(cache).is_err() {
+                        return Stop::Exit;
+                    }
+                    continue;
+                }
+                Err(fault) => {
+                    if cpu.raise(fault).is_err() {
+                        return Stop::Exit;
+                    }
+                    continue;
+                }
+            }
+        }
+        let offset = (linear & 0xFFF) as usize;
+        let page = cache.page(current.number);
+        let Some(block) = page.block(offset) else {
+            current = NOWHERE;
+            if cpu.careful(cache).is_err() {
+                return Stop::Exit;
+            }
+            continue;
+        };
+        let left = slice_end - cpu.retired;
+        if run_block(cpu, page, block, left).is_err() {
+            return Stop::Exit;
+        }
+    }
+}
+
+/// Runs at most `left` ops of a block. An error is a VM exit.
+#[inline(always)]
+fn run_block<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    page: &code::CodePage<P>,
+    block: code::Block,
+    left: u64,
+) -> Result<(), Fault> {
+    let base = cpu.rip.wrapping_sub(cpu.code_linear() & 0xFFF);
+    cpu.gpr[REG_PAGE as usize] = base;
+    let first = block.first as usize;
+    let count = (block.count as u64).min(left) as usize;
+    let Some(ops) = page.ops.get(first..first + count) else {
+        return Ok(());
+    };
+    let Some(last) = ops.last() else {
+        return Ok(());
+    };
+    for (done, op) in ops.iter().enumerate() {
+        match (op.run)(cpu, op) {
+            Ok(()) => {
+                if op.flags & STORES != 0 && page.ram.code_version() != page.version {
+                    // It may have changed what follows.
+                    cpu.retired += done as u64 + 1;
+                    if op.flags & (BRANCH | SOLO) == 0 {
+                        cpu.rip = base.wrapping_add(u64::from(op.next)) & cpu.mode.ip_mask();
+                    } else {
+                        cpu.rip = cpu.next_rip;
+                    }
+                    return Ok(());
+                }
+            }
+            Err(fault) => {
+                cpu.retired += done as u64;
+                cpu.rip = base.wrapping_add(u64::from(op.start)) & cpu.mode.ip_mask();
+                return cpu.fault(fault);
+            }
+        }
+    }
+    cpu.retired += count as u64;
+    cpu.rip = if last.flags & (BRANCH | SOLO) != 0 {
+        cpu.next_rip
+    } else {
+        base.wrapping_add(u64::from(last.next)) & cpu.mode.ip_mask()
+    };
+    Ok(())
+}
+
+/// What to do after looking around between two instructions.
+pub(crate) enum Next {
+    Run,
+    /// One instruction, then look again.
+    Step,
+    Halted,
+}
+
+impl<P: RamPage + 'static> Cpu<'_, P> {
+    /// The linear address of RIP.
+    #[inline(always)]
+    pub(crate) fn code_linear(&self) -> u64 {
+        if self.is_64() {
+            self.rip
+        } else {
+            let base = self.vcpu.regs.segments[Seg::Cs as usize].base;
+            self.rip.wrapping_add(base) & 0xFFFF_FFFF
+        }
+    }
+
+    /// An instruction did not complete: deliver its exception, or leave with its exit.
+    #[cold]
+    fn fault(&mut self, fault: Fault) -> Result<(), Fault> {
+        // A fault drops the data breakpoints that the instruction met before it.
+        if !fault.is_exit() {
+            self.debug_hits = 0;
+        }
+        let result = self.raise(fault);
+        self.nmi_unblocked = false;
+        result
+    }
+
+    /// The code page of a linear address; `None` when it cannot be cached.
+    fn find_code(&mut self, cache: &mut CodeCache<P>, linear: u64) -> Result<Option<usize>, Fault> {
+        self.check_fetch()?;
+        let mode = self.mode;
+        if let Some(page) = self.tlb.code(linear, self.tag)
+            && let Some(number) = cache.find(page, mode, || None)
+        {
+            return Ok(Some(number));
+        }
+        self.length = 0;
+        let translated = self.translate(linear, Access::Execute, Actor::Current)?;
+        self.tlb
+            .fill_code(linear, self.tag, translated.size, translated.page);
+        Ok(cache.find(translated.page, mode, || translated.ram))
+    }
+
+    fn check_fetch(&self) -> Result<(), Fault> {
+        let outside = if self.is_64() {
+            !self.is_canonical(self.rip)
+        } else {
+            self.rip > u64::from(self.segment(Seg::Cs).limit)
+        };
+        if outside { Err(Fault::GP0) } else { Ok(()) }
+    }
+
+    /// One instruction that crosses its page, or whose page cannot be cached. An error is a VM exit.
+    fn careful(&mut self, cache: &mut CodeCache<P>) -> Result<(), Fault> {
+        match self.fetch_one(cache) {
+            Ok(op) => self.run_one(&op),
+            Err(fault) => self.raise(fault),
+        }
+    }
+
+    fn run_one(&mut self, op: &op::Op<P>) -> Result<(), Fault> {
+        let base = self.rip.wrapping_sub(self.code_linear() & 0xFFF);
+        self.gpr[REG_PAGE as usize] = base;
+        match (op.run)(self, op) {
+            Ok(()) => {
+                self.retired += 1;
+                self.rip = if op.flags & (BRANCH | SOLO) != 0 {
+                    self.next_rip
+                } else {
+                    base.wrapping_add(u64::from(op.next)) & self.mode.ip_mask()
+                };
+                Ok(())
+            }
+            Err(fault) => {
+                self.rip = base.wrapping_add(u64::from(op.start)) & self.mode.ip_mask();
+                self.fault(fault)
+            }
+        }
+    }
+
+    fn fetch_one(&mut self, _cache: &mut CodeCache<P>) -> Result<op::Op<P>, Fault> {
+        self.check_fetch()?;
+        let linear = self.code_linear();
+        let offset = (linear & 0xFFF) as usize;
+        let mut bytes = [0; 15];
+        let first = bytes.len().min(4096 - offset);
+        self.fetch_bytes(linear, &mut bytes[..first])?;
+        let (mut insn, error) = code::decode(&bytes[..first], offset, self.mode);
+        if error == DecoderError::NoMoreBytes && first < 15 {
+            let next = self.wrap((linear & !0xFFF).wrapping_add(4096));
+            if self.is_64() && !self.is_canonical(next) {
+                return Err(Fault::GP0);
+            }
+            self.fetch_bytes(next, &mut bytes[first..])?;
+            insn = code::decode(&bytes, offset, self.mode).0;
+        }
+        if insn.is_invalid() && too_long(&bytes) {
+            return Err(Fault::GP0);
+        }
+        Ok(op::cold(&insn))
+    }
+
+    fn fetch_bytes(&mut self, linear: u64, to: &mut [u8]) -> Result<(), Fault> {
+        let translated = self.translate(linear, Access::Execute, Actor::Current)?;
+        let offset = (linear & 0xFFF) as usize;
+        match translated.ram {
+            Some(page) => {
+                page.read(offset, to);
+                Ok(())
+            }
+            None => self.read_slow(translated.page, offset, to),
+        }
+    }
+
+    /// One instruction with everything that single instructions bring: shadows end, RF clears, TF traps.
+    pub(crate) fn step(&mut self, cache: &mut CodeCache<P>) -> Result<(), Fault> {
+        let shadows = self.vcpu.regs.interruptibility & 3;
+        let rf = self.system_flags & flags::RF;
+        let trap = self.system_flags & flags::TF != 0;
+        let mtf = self.primary(control::MONITOR_TRAP_FLAG);
+        let retired = self.retired;
+        let op = match self.fetch_one(cache) {
+            Ok(op) => op,
+            Err(fault) => return self.raise(fault),
+        };
+        self.vcpu.regs.interruptibility &= !3;
+        self.system_flags &= !flags::RF;
+        self.attention = false;
+        let base = self.rip.wrapping_sub(self.code_linear() & 0xFFF);
+        self.gpr[REG_PAGE as usize] = base;
+        match (op.run)(self, &op) {
+            Ok(()) => {
+                self.retired += 1;
+                self.rip = if op.flags & (BRANCH | SOLO) != 0 {
+                    self.next_rip
+                } else {
+                    base.wrapping_add(u64::from(op.next)) & self.mode.ip_mask()
+                };
+            }
+            Err(fault) => {
+                self.rip = base.wrapping_add(u64::from(op.start)) & self.mode.ip_mask();
+                if fault.is_exit() {
+                    self.vcpu.regs.interruptibility |= shadows;
+                }
+                self.system_flags |= rf;
+                self.attention = true;
+                self.fault(fault)?;
+            }
+        }
+        if self.retired > retired && trap {
+            // BS is bit 14 of the pending debug exceptions.
+            self.vcpu.regs.pending_debug |= 1 << 14;
+        }
+        if mtf {
+            return Err(self.exit_plain(ExitReason::MTF));
+        }
+        self.attention = true;
+        Ok(())
+    }
+
+    /// VM entry after the state is loaded: checks and the event to inject.
+    fn enter(&mut self) -> Result<(), Fault> {
+        let entry = core::mem::take(&mut self.vcpu.entry_event);
+        if entry.info & 1 << 31 == 0 {
+            return Ok(());
+        }
+        self.vcpu.regs.activity = 0;
+        let Some(event) = Event::from_entry(&entry) else {
+            return Err(self.exit_with(VmExit {
+                reason: u32::from(ExitReason::FAILED_VMENTER_GS.0) | VmExit::ENTRY_FAILURE,
+                ..VmExit::default()
+            }));
+        };
+        self.fault_address = self.vcpu.regs.cr2;
+        self.inject(event)
+    }
+
+    /// Host events make VM exits.
+    fn host_events(&mut self) -> Result<(), Fault> {
+        let events = self.platform.pending_events();
+        if !events.any() {
+            return Ok(());
+        }
+        let pin = self.vcpu.controls.pin;
+        if events.smi {
+            return Err(self.exit_plain(ExitReason::SMI_OTHER_EVENT));
+        }
+        if events.init {
+            return Err(self.exit_plain(ExitReason::INIT_EVENT));
+        }
+        if events.nmi && pin & control::PIN_NMI != 0 {
+            return Err(self.exit_with(VmExit {
+                interruption_info: 1 << 31 | 2 << 8 | 2,
+                ..VmExit::new(ExitReason::EXCEPTION_OR_NMI)
+            }));
+        }
+        if events.interrupt && pin & control::PIN_EXTERNAL_INTERRUPT != 0 {
+            let vector = self.platform.acknowledge_interrupt();
+            if pin & control::PIN_POSTED_INTERRUPTS != 0
+                && u16::from(vector) == self.vcpu.controls.posted_vector
+            {
+                self.posted_interrupts();
+                return Ok(());
+            }
+            return Err(self.exit_with(VmExit {
+                interruption_info: 1 << 31 | u32::from(vector),
+                ..VmExit::new(ExitReason::INTERRUPT)
+            }));
+        }
+        Ok(())
+    }
+
+    fn posted_interrupts(&mut self) {
+        let descriptor = self.vcpu.controls.posted_descriptor;
+        let _requests = self.platform.take_posted_interrupts(descriptor);
+        self.attention = true;
+    }
+
+    /// Looks at everything that may come between two instructions.
+    fn between(&mut self) -> Result<Next, Fault> {
+        self.attention = false;
+        let mut step = false;
+        if self.vcpu.regs.interruptibility & (STI_SHADOW | MOV_SS_SHADOW) != 0
+            || self.system_flags & (flags::TF | flags::RF) != 0
+        {
+            step = true;
+        }
+        Ok(if step { Next::Step } else { Next::Run })
+    }
+}
+
+/// More than 15 bytes of instruction: #GP(0) rather than #UD. Only prefixes can make it that long.
+fn too_long(bytes: &[u8; 15]) -> bool {
+    bytes.iter().all(|byte| {
+        matches!(
+            byte,
+            0x26 | 0x2E | 0x36 | 0x3E | 0x64..=0x67 | 0xF0 | 0xF2 | 0xF3 | 0x40..=0x4F
+        )
+    })
+}
