@@ -138,11 +138,7 @@ impl TdCpuid {
                 self.la57 = v[ECX] >> 16 & 1 != 0;
                 self.mktme = v[EDX] >> 18 & 1 != 0;
             }
-            (7, Some(1)) => {
-                if !xfam.has_all(Xfam::AVX512) {
-                    v[EAX] &= !0x30;
-                }
-            }
+            (7, Some(1)) if !xfam.has_all(Xfam::AVX512) => v[EAX] &= !0x30,
             (7, Some(2)) => self.ddpd = v[EDX] >> 3 & 1 != 0,
             (0xA, _) => v = zero_unless(input.attributes & ATTRIBUTE_PERFMON != 0, v),
             (0xD, Some(0)) => {
