@@ -108,7 +108,8 @@ fn move_to_cr0(vcpu: &mut Vcpu, cpu: &VmxCapabilities, value: u64) -> CrOutcome 
         inject::gp(vcpu);
         return CrOutcome::Injected;
     }
-    let not_virtualized = value & (CR0_PE | CR0_NE) != CR0_PE | CR0_NE || value & (CR0_NW | CR0_CD) != 0;
+    let not_virtualized =
+        value & (CR0_PE | CR0_NE) != CR0_PE | CR0_NE || value & (CR0_NW | CR0_CD) != 0;
     if not_virtualized {
         inject::ve(vcpu, vcpu.exit.qualification, 0, 0);
         return CrOutcome::Injected;
@@ -117,7 +118,13 @@ fn move_to_cr0(vcpu: &mut Vcpu, cpu: &VmxCapabilities, value: u64) -> CrOutcome 
     CrOutcome::Written
 }
 
-fn move_to_cr4(vcpu: &mut Vcpu, cpu: &VmxCapabilities, xfam: Xfam, pks: bool, value: u64) -> CrOutcome {
+fn move_to_cr4(
+    vcpu: &mut Vcpu,
+    cpu: &VmxCapabilities,
+    xfam: Xfam,
+    pks: bool,
+    value: u64,
+) -> CrOutcome {
     let must_be_one = cpu.cr4_fixed0 & !CR4_VMXE;
     let fault = value & must_be_one != must_be_one
         || value & !cpu.cr4_fixed1 != 0
@@ -210,8 +217,14 @@ mod tests {
     fn other_accesses_are_unexpected() {
         let mut vcpu = Vcpu::default();
         vcpu.exit.qualification = 3; // MOV to CR3
-        assert_eq!(access(&mut vcpu, &CPU, Xfam(7), false), CrOutcome::Unexpected);
+        assert_eq!(
+            access(&mut vcpu, &CPU, Xfam(7), false),
+            CrOutcome::Unexpected
+        );
         vcpu.exit.qualification = 2 << 4; // CLTS
-        assert_eq!(access(&mut vcpu, &CPU, Xfam(7), false), CrOutcome::Unexpected);
+        assert_eq!(
+            access(&mut vcpu, &CPU, Xfam(7), false),
+            CrOutcome::Unexpected
+        );
     }
 }

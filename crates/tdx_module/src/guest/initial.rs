@@ -21,8 +21,8 @@ const ALL_ONES_FIELDS: [u32; 7] = [0x58, 0x98, 0xB4, 0x100, 0x104, 0x110, 0x114]
 
 /// VMCS fields that are constants of the module and that nothing here acts on.
 const VMCS_ALL_ONES: [u32; 16] = [
-    0x2000, 0x2002, 0x2006, 0x2008, 0x200A, 0x200C, 0x200E, 0x2014, 0x2024, 0x2026, 0x2028, 0x202E, 0x2036, 0x203E,
-    0x2800, 0x2016,
+    0x2000, 0x2002, 0x2006, 0x2008, 0x200A, 0x200C, 0x200E, 0x2014, 0x2024, 0x2026, 0x2028, 0x202E,
+    0x2036, 0x203E, 0x2800, 0x2016,
 ];
 
 /// What VP.INIT gives a vCPU besides its bookkeeping.
@@ -82,11 +82,24 @@ impl Initial<'_> {
 
     fn segments(&self, data: &mut VpData) {
         let regs = &mut data.vcpu.regs;
-        let flat = |access| Segment { selector: 0, limit: u32::MAX, access, base: 0 };
+        let flat = |access| Segment {
+            selector: 0,
+            limit: u32::MAX,
+            access,
+            base: 0,
+        };
         regs.segments = [flat(0xC093); 6];
         regs.segments[Seg::Cs as usize] = flat(0xC09B);
-        regs.ldtr = Segment { limit: 0xFFFF, access: 0x1_0082, ..Segment::default() };
-        regs.tr = Segment { limit: 0xFFFF, access: 0x8B, ..Segment::default() };
+        regs.ldtr = Segment {
+            limit: 0xFFFF,
+            access: 0x1_0082,
+            ..Segment::default()
+        };
+        regs.tr = Segment {
+            limit: 0xFFFF,
+            access: 0x8B,
+            ..Segment::default()
+        };
         regs.gdtr.limit = 0xFFFF;
     }
 
@@ -110,7 +123,7 @@ impl Initial<'_> {
             | bit(perf, 1 << 13)
             | bit(pks || debug, 1 << 22);
         c.exception_bitmap = 1 << 18;
-        let owned = CrOwnership::new(cpu, Xfam(config.xfam), pks);
+        let owned = CrOwnership::new(cpu, config.xfam, pks);
         c.cr0_mask = owned.cr0_mask;
         c.cr0_shadow = owned.cr0_shadow;
         c.cr4_mask = owned.cr4_mask;
@@ -127,7 +140,11 @@ impl Initial<'_> {
         let (td, sys, config) = (self.td, self.sys, &self.td.config);
         let keyed_page = |page: usize| td.tdcx.get(page).map_or(0, |hpa| sys.join(td.keyed(*hpa)));
         let zero_page = keyed_page(ZERO_PAGE);
-        let owned = CrOwnership::new(self.vmx, Xfam(config.xfam), config.attributes & attributes::PKS != 0);
+        let owned = CrOwnership::new(
+            self.vmx,
+            config.xfam,
+            config.attributes & attributes::PKS != 0,
+        );
         let vmcs = &mut data.extra.vmcs.0;
         vmcs.extend(VMCS_ALL_ONES.map(|field| (field, NO_ADDRESS)));
         vmcs.extend([
@@ -153,11 +170,14 @@ impl Initial<'_> {
             (0x88, owned.cr0_shadow),
             (0x8C, owned.cr4_mask),
             (0x90, owned.cr4_shadow),
-            (0x9C, initial_control(0x29, 0xFFFF_FF16, self.vmx.pin) as u64),
+            (
+                0x9C,
+                initial_control(0x29, 0xFFFF_FF16, self.vmx.pin) as u64,
+            ),
             (0xB0, 0x173C_B3FA),
         ];
         fields.extend(management.map(|(code, value)| ((class::MANAGEMENT, code), value)));
-        if Xfam(config.xfam).has(Xfam::LBR) {
+        if config.xfam.has(Xfam::LBR) {
             fields.insert((class::MSR, 0x14CF), sys.cpuid.max_lbr_depth as u64);
         }
     }
@@ -177,10 +197,18 @@ pub fn hides_ddpd(sys: &SysInfo, td: &Td) -> bool {
 
 /// IA32_SPEC_CTRL as the processor holds it, for a value that the guest sees.
 pub fn real_spec_ctrl(sys: &SysInfo, td: &Td, seen: u64) -> u64 {
-    if hides_ddpd(sys, td) { seen | DDPD_U } else { seen }
+    if hides_ddpd(sys, td) {
+        seen | DDPD_U
+    } else {
+        seen
+    }
 }
 
 /// IA32_SPEC_CTRL as the guest sees it.
 pub fn seen_spec_ctrl(sys: &SysInfo, td: &Td, real: u64) -> u64 {
-    if hides_ddpd(sys, td) { real & !DDPD_U } else { real }
+    if hides_ddpd(sys, td) {
+        real & !DDPD_U
+    } else {
+        real
+    }
 }

@@ -23,7 +23,11 @@ const BLOCKED_BY_MOV_SS: u32 = 1 << 1;
 pub const BLOCKED_BY_NMI: u32 = 1 << 3;
 
 fn deliver(vcpu: &mut Vcpu, info: u32, error_code: u32) {
-    vcpu.entry_event = EntryEvent { info, error_code, instruction_length: 0 };
+    vcpu.entry_event = EntryEvent {
+        info,
+        error_code,
+        instruction_length: 0,
+    };
     vcpu.regs.rflags |= RFLAGS_RF;
 }
 
@@ -102,7 +106,10 @@ mod tests {
     use x86_arch::{ExitReason, VmExit};
 
     fn io_exit() -> Vcpu {
-        let mut vcpu = Vcpu { exit: VmExit::new(ExitReason::IO_INSTRUCTION), ..Vcpu::default() };
+        let mut vcpu = Vcpu {
+            exit: VmExit::new(ExitReason::IO_INSTRUCTION),
+            ..Vcpu::default()
+        };
         vcpu.exit.instruction_length = 2;
         vcpu.exit.instruction_info = 7;
         vcpu
@@ -129,7 +136,10 @@ mod tests {
     fn a_page_fault_over_another_becomes_a_double_fault_and_then_a_triple_fault() {
         let mut vcpu = io_exit();
         assert_eq!(pf(&mut vcpu, 0x1000, 9), Ok(()));
-        assert_eq!((vcpu.entry_event.info, vcpu.entry_event.error_code), (PF, 9));
+        assert_eq!(
+            (vcpu.entry_event.info, vcpu.entry_event.error_code),
+            (PF, 9)
+        );
         assert_eq!(pf(&mut vcpu, 0x2000, 9), Ok(()));
         assert_eq!((vcpu.entry_event.info, vcpu.regs.cr2), (DF, 0x2000));
         assert_eq!(pf(&mut vcpu, 0x3000, 9), Err(TripleFault));

@@ -29,8 +29,7 @@ pub fn read(vp: &Vp, data: &VpData, td: &Td, sys: &SysInfo, class: u8, code: u32
     let (regs, msr, ve) = (&data.vcpu.regs, &data.vcpu.regs.msr, &data.vcpu.ve_info);
     let only_l1 = |n: u32, value: bool| (n == 0 && value) as u64;
     match (class, code) {
-        (VAPIC, n @ 0..=0xFF) => {
-            // The field holds the low half of the page.
+        (VAPIC, n @ 0..=127) => {
             let at = 8 * n as usize;
             let bytes = data.vcpu.apic_page.0[at..at + 8].try_into();
             u64::from_le_bytes(bytes.unwrap_or([0; 8]))
@@ -72,7 +71,7 @@ pub fn read(vp: &Vp, data: &VpData, td: &Td, sys: &SysInfo, class: u8, code: u32
         (MANAGEMENT, 8) => data.cpuid_user_ve as u64,
         (MANAGEMENT, 0xA) => data.last_exit_tsc,
         (MANAGEMENT, 0xB) => data.pend_nmi as u64,
-        (MANAGEMENT, 0xC) => data.xfam,
+        (MANAGEMENT, 0xC) => data.xfam.0,
         (MANAGEMENT, 0xD) => data.epf_gpas.len() as u64,
         (MANAGEMENT, 0xE) => data.possibly_epf_stepping as u64,
         (MANAGEMENT, 0xF) => data.last_td_exit as u64,

@@ -215,7 +215,10 @@ mod tests {
     fn what_is_written_is_read_back() {
         let mut vcpu = Vcpu::default();
         let mut extra = VmcsExtra::default();
-        let fields = [0x0002, 0x0802, 0x080C, 0x2016, 0x2040, 0x280C, 0x4002, 0x4810, 0x4822, 0x6008, 0x6814, 0x681C];
+        let fields = [
+            0x0002, 0x0802, 0x080C, 0x2016, 0x2040, 0x280C, 0x4002, 0x4810, 0x4822, 0x6008, 0x6814,
+            0x681C,
+        ];
         for (n, field) in fields.into_iter().enumerate() {
             let value = 0x1_0203 * (n as u64 + 1) & if field < 0x2000 { 0xFFFF } else { u64::MAX };
             write(&mut vcpu, &mut extra, field, value);
