@@ -1,1 +1,15 @@
-//! Reads and replays conformance traces.
+//! Reads conformance traces, recordings of what the Intel TDX module answered, and replays them on `tdx_module`.
+//!
+//! A trace is a file of one JSON object per line: a header with the platform, then operations. Nothing in it is
+//! skipped: a key, an act or an operation that is not known is an error with its line. The format is the one of
+//! the recordings' own FORMAT.md.
+#![forbid(unsafe_code)]
+
+pub mod act;
+pub mod header;
+pub mod number;
+pub mod op;
+mod reader;
+pub mod registers;
+
+pub use reader::{MAX_LINE, ReadError, TraceReader, fuzz_trace};
