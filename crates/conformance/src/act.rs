@@ -40,7 +40,7 @@ pub enum Act {
     /// MOV to CR0 or CR4 without exit.
     NativeCrWrite {
         cr: u8,
-        value: u64,
+        input: Gprs,
     },
     /// Something that makes the vCPU exit into the module.
     Exit(Box<ExitAct>),
@@ -132,7 +132,12 @@ impl Act {
     }
 
     /// A list starts with the entry and ends with the act that left the TD.
-    pub(crate) fn check_list(acts: &[Act], shutdown: bool, lps: u32) -> Result<(), String> {
+    pub(crate) fn check_list(
+        acts: &[Act],
+        shutdown: bool,
+        lps: u32,
+        lp: u32,
+    ) -> Result<(), String> {
         let Some((last, others)) = acts.split_last() else {
             return Err("guest: expected at least an entry and an exit".into());
         };
@@ -153,6 +158,9 @@ impl Act {
                 }
                 Act::Host { ops } => ops.iter().find_map(|op| match op {
                     Op::Reset { .. } => Some("expected no reset while a vCPU runs".into()),
+                    Op::Seamcall(call) if call.lp == lp => Some(format!(
+                        "expected another lp than {lp}, which runs the vCPU"
+                    )),
                     op => op.check(lps).err(),
                 }),
                 _ => None,
@@ -343,12 +351,8 @@ impl RawAct {
             },
             "cr_write" if self.native.take() == Some(true) => Act::NativeCrWrite {
                 cr: self.take_cr()?,
-                value: match must(&mut self.input, name, "in")?
-                    .0
-                    .into_values()
-                    .collect::<Vec<_>>()[..]
-                {
-                    [value] => value.0,
+                input: match must(&mut self.input, name, "in")? {
+                    input if input.0.len() == 1 => input,
                     _ => return Err("cr_write: expected one register in key in".into()),
                 },
             },

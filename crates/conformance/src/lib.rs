@@ -6,10 +6,18 @@
 #![forbid(unsafe_code)]
 
 pub mod act;
+mod hardware;
 pub mod header;
+mod machine;
+mod memory;
 pub mod number;
 pub mod op;
+mod player;
 mod reader;
 pub mod registers;
+mod report;
+mod session;
 
+pub use player::{Replay, ReplayError};
 pub use reader::{MAX_LINE, ReadError, TraceReader, fuzz_trace};
+pub use report::{Counts, Mismatch};

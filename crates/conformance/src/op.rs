@@ -1,5 +1,7 @@
 //! The operations of a trace, one per line after the header.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 use x86_arch::Gpr;
 
@@ -59,7 +61,7 @@ pub enum Op {
         lp: u32,
         bits: u8,
     },
-    Seamcall(Box<Seamcall>),
+    Seamcall(Arc<Seamcall>),
 }
 
 /// A SEAMCALL and what must come of it.
@@ -152,7 +154,7 @@ impl Seamcall {
         if self.xmm_out.is_none() && !self.module_shutdown {
             return Err("guest: expected xmm_out beside it".into());
         }
-        Act::check_list(acts, self.module_shutdown, lps)
+        Act::check_list(acts, self.module_shutdown, lps, self.lp)
     }
 }
 

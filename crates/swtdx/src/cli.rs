@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::shell;
+use crate::{replay, shell};
 
 const VERSION: &str = concat!(
     env!("CARGO_PKG_VERSION"),
@@ -28,6 +28,8 @@ pub struct Cli {
 /// One variant for each subcommand: its arguments and, in `dispatch`, its function.
 #[derive(Subcommand)]
 enum Command {
+    /// Replay recorded calls and compare every answer
+    Replay(replay::Args),
     /// Print a completion script for a shell
     Completions(shell::CompletionsArgs),
     /// Write the manual pages
@@ -36,6 +38,7 @@ enum Command {
 
 fn dispatch(command: Command, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     match command {
+        Command::Replay(args) => replay::run(&args, out),
         Command::Completions(args) => shell::completions(&args, &mut Cli::command(), out),
         Command::Man(args) => shell::man(&args, Cli::command(), out),
     }

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod replay;
 mod shell;
 
 use std::process::ExitCode;

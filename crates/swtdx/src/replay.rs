@@ -1,0 +1,126 @@
+//! `swtdx replay`: recorded calls of Intel's module, played on the software module.
+
+use std::fs::File;
+use std::io::{BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use conformance::{Counts, Mismatch, Replay, ReplayError};
+use serde::Serialize;
+
+use crate::cli::Failure;
+
+const MISMATCH: u8 = 2;
+const NOT_UNDERSTOOD: u8 = 3;
+const PANICKED: u8 = 4;
+
+const HELP: &str = "\
+Each mismatch is one line: file, line, leaf, register, expected and got. Each file ends with what was compared.
+
+Exit status: 0 everything equal, 1 wrong usage or unreadable file, 2 a mismatch, 3 a trace holds something the
+format does not know, 4 the module failed; of several the highest.
+
+Examples:
+  swtdx replay trace.jsonl
+  swtdx replay --keep-going --json traces/*.jsonl";
+
+#[derive(clap::Args)]
+#[command(after_help = HELP)]
+pub struct Args {
+    /// Traces, one JSON object per line
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Go on after a mismatch, to the end of every file
+    #[arg(long)]
+    keep_going: bool,
+    /// Print JSON, one object per line: mismatches, errors and files
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Line<'a> {
+    Mismatch {
+        file: &'a Path,
+        #[serde(flatten)]
+        mismatch: &'a Mismatch,
+    },
+    Error {
+        file: &'a Path,
+        message: String,
+    },
+    File {
+        file: &'a Path,
+        #[serde(flatten)]
+        counts: Counts,
+    },
+}
+
+pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
+    let mut worst = 0;
+    for file in &args.files {
+        worst = worst.max(replay(file, args, out)?);
+        if worst != 0 && !args.keep_going {
+            break;
+        }
+    }
+    Ok(ExitCode::from(worst))
+}
+
+/// Replays one file and gives its exit status.
+fn replay(file: &Path, args: &Args, out: &mut dyn Write) -> Result<u8, Failure> {
+    let opened = File::open(file);
+    let input = opened.map_err(|e| Failure::input(format_args!("{}: {e}", file.display())))?;
+    let mut say = |line: Line<'_>| print(out, args.json, &line);
+    let mut replay = match Replay::new(BufReader::new(input)) {
+        Ok(replay) => replay,
+        Err(error) => {
+            say(Line::Error {
+                file,
+                message: error.to_string(),
+            })?;
+            return Ok(NOT_UNDERSTOOD);
+        }
+    };
+    let error = loop {
+        match replay.step() {
+            Ok(None) => break None,
+            Err(error) => break Some(error),
+            Ok(Some(mismatches)) => {
+                for mismatch in &mismatches {
+                    say(Line::Mismatch { file, mismatch })?;
+                }
+                if !mismatches.is_empty() && !args.keep_going {
+                    break None;
+                }
+            }
+        }
+    };
+    let counts = replay.counts();
+    let mut code = if counts.mismatches > 0 { MISMATCH } else { 0 };
+    if let Some(error) = error {
+        code = match error {
+            ReplayError::Read(_) => NOT_UNDERSTOOD,
+            ReplayError::Panicked { .. } => PANICKED,
+        };
+        say(Line::Error {
+            file,
+            message: error.to_string(),
+        })?;
+    }
+    say(Line::File { file, counts })?;
+    Ok(code)
+}
+
+fn print(out: &mut dyn Write, json: bool, line: &Line<'_>) -> std::io::Result<()> {
+    if json {
+        serde_json::to_writer(&mut *out, line)?;
+        return writeln!(out);
+    }
+    match line {
+        Line::Mismatch { file, mismatch } => writeln!(out, "{}: {mismatch}", file.display()),
+        Line::Error { file, message } => writeln!(out, "{}: {message}", file.display()),
+        Line::File { file, counts } => writeln!(out, "{}: {counts}", file.display()),
+    }
+}
