@@ -1,0 +1,364 @@
+//! RAM as the host's own memory: chunks mapped when first touched, and handles on their 4 KiB pages.
+//!
+//! The kernel backs a mapping page by page, so a sparse guest costs what it touches. This file knows bytes only;
+//! keys and integrity are in [`crate::memory`].
+#![expect(unsafe_code, reason = "maps anonymous memory and hands out its pages")]
+
+use std::ptr::NonNull;
+use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst,
+};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use x86_arch::RamPage;
+
+pub(crate) const PAGE: usize = 4096;
+/// Bytes that are mapped at once.
+const CHUNK: usize = 32 << 20;
+const CHUNK_PAGES: usize = CHUNK / PAGE;
+
+/// What is kept beside a page's bytes. All zero: never touched.
+#[derive(Default)]
+pub(crate) struct PageState {
+    /// The key that every line was written with, or [`crate::memory`]'s mark for "differs by line".
+    pub(crate) key: AtomicU32,
+    /// Key ID plus 1 whose lines may be dirty in a cache; 0 for none.
+    pub(crate) dirty: AtomicU16,
+    /// A processor may hold a handle on the page.
+    pub(crate) handed_out: AtomicBool,
+    /// Writes count in `code_version`.
+    watched: AtomicBool,
+    code_version: AtomicU32,
+}
+
+/// A 4 KiB page of RAM. It keeps its memory mapped.
+#[derive(Clone)]
+pub struct Page {
+    bytes: NonNull<u8>,
+    index: u32,
+    chunk: Arc<Chunk>,
+}
+
+// SAFETY: `bytes` points into the mapping that `chunk` owns, which is Send and Sync; every access through it is
+// atomic.
+unsafe impl Send for Page {}
+// SAFETY: as above.
+unsafe impl Sync for Page {}
+
+struct Chunk {
+    base: NonNull<u8>,
+    states: Box<[PageState]>,
+}
+
+// SAFETY: the mapping belongs to this value alone and is accessed with atomics only.
+unsafe impl Send for Chunk {}
+// SAFETY: as above.
+unsafe impl Sync for Chunk {}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        // SAFETY: `base` is the mapping of CHUNK bytes made in `Chunk::map`; no page outlives the chunk.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), CHUNK) };
+    }
+}
+
+impl Chunk {
+    fn map() -> Chunk {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a fresh anonymous mapping at an address of the kernel's choice touches nothing that exists.
+        let base = unsafe { libc::mmap(std::ptr::null_mut(), CHUNK, access, flags, -1, 0) };
+        assert!(base != libc::MAP_FAILED, "the host has no {CHUNK} bytes of address space left");
+        let base = NonNull::new(base.cast()).expect("mmap gives no null without MAP_FIXED");
+        let states = (0..CHUNK_PAGES).map(|_| PageState::default()).collect();
+        Chunk { base, states }
+    }
+}
+
+/// All RAM below a limit, as sparse as it is used.
+pub(crate) struct Ram {
+    chunks: Box<[OnceLock<Arc<Chunk>>]>,
+    size: u64,
+}
+
+impl Ram {
+    pub(crate) fn new(size: u64) -> Ram {
+        let chunks = size.div_ceil(CHUNK as u64) as usize;
+        Ram { chunks: (0..chunks).map(|_| OnceLock::new()).collect(), size }
+    }
+
+    /// The page with this number; `None` outside RAM.
+    pub(crate) fn page(&self, number: u64) -> Option<Page> {
+        if number >= self.size / PAGE as u64 {
+            return None;
+        }
+        let chunk = self.chunks[(number / CHUNK_PAGES as u64) as usize].get_or_init(|| Arc::new(Chunk::map()));
+        Some(Page::new(chunk, (number % CHUNK_PAGES as u64) as usize))
+    }
+
+    /// Every page of the chunks that were touched, with its number.
+    pub(crate) fn touched(&self) -> impl Iterator<Item = (u64, Page)> + '_ {
+        let chunks = self.chunks.iter().enumerate();
+        chunks.filter_map(|(i, chunk)| Some((i, chunk.get()?))).flat_map(|(i, chunk)| {
+            let first = (i * CHUNK_PAGES) as u64;
+            (0..CHUNK_PAGES).map(move |page| (first + page as u64, Page::new(chunk, page)))
+        })
+    }
+}
+
+impl Page {
+    fn new(chunk: &Arc<Chunk>, index: usize) -> Page {
+        assert!(index < CHUNK_PAGES);
+        // SAFETY: the offset lies inside the mapping of CHUNK bytes.
+        let bytes = unsafe { chunk.base.add(index * PAGE) };
+        Page { bytes, index: index as u32, chunk: chunk.clone() }
+    }
+
+    pub(crate) fn state(&self) -> &PageState {
+        &self.chunk.states[self.index as usize]
+    }
+
+    /// The address of `size` bytes at `offset`, which must lie inside the page.
+    #[inline(always)]
+    fn at(&self, offset: usize, size: usize) -> *mut u8 {
+        assert!(offset <= PAGE - size);
+        // SAFETY: just checked.
+        unsafe { self.bytes.as_ptr().add(offset) }
+    }
+
+    #[inline(always)]
+    fn written(&self) {
+        let state = self.state();
+        if state.watched.load(Relaxed) {
+            state.code_version.fetch_add(1, Relaxed);
+        }
+    }
+
+    #[inline(always)]
+    fn byte(&self, offset: usize) -> &AtomicU8 {
+        // SAFETY: inside the page, which lives as long as `self`; bytes have no alignment.
+        unsafe { AtomicU8::from_ptr(self.at(offset, 1)) }
+    }
+
+    fn load_bytes<const N: usize>(&self, offset: usize) -> [u8; N] {
+        std::array::from_fn(|i| self.byte(offset + i).load(Relaxed))
+    }
+    fn store_bytes(&self, offset: usize, bytes: &[u8]) {
+        for (i, &byte) in bytes.iter().enumerate() {
+            self.byte(offset + i).store(byte, Relaxed);
+        }
+    }
+
+    fn split_exchange<const N: usize>(&self, offset: usize, expected: [u8; N], new: [u8; N]) -> Result<[u8; N], [u8; N]> {
+        // A split lock stops everybody on real hardware; here it stops other split locks.
+        static SPLIT: Mutex<()> = Mutex::new(());
+        let _one_at_a_time = SPLIT.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = self.load_bytes::<N>(offset);
+        if old != expected {
+            return Err(old);
+        }
+        self.store_bytes(offset, &new);
+        Ok(old)
+    }
+}
+
+macro_rules! accesses {
+    ($($load:ident $store:ident $swap:ident $ty:ty, $atomic:ty;)*) => {
+        impl Page {$(
+            /// Compare and swap; atomic for everybody when aligned.
+            fn $swap(&self, offset: usize, expected: $ty, new: $ty) -> Result<$ty, $ty> {
+                let at = self.at(offset, size_of::<$ty>()).cast::<$ty>();
+                let done = if at.is_aligned() {
+                    // SAFETY: inside the page, which lives as long as `self`, and aligned.
+                    unsafe { <$atomic>::from_ptr(at) }.compare_exchange(expected.to_le(), new.to_le(), SeqCst, SeqCst)
+                        .map(<$ty>::from_le).map_err(<$ty>::from_le)
+                } else {
+                    let done = self.split_exchange(offset, expected.to_le_bytes(), new.to_le_bytes());
+                    done.map(<$ty>::from_le_bytes).map_err(<$ty>::from_le_bytes)
+                };
+                if done.is_ok() {
+                    self.written();
+                }
+                done
+            }
+        )*}
+
+        impl Page {$(
+            #[inline(always)]
+            fn $load(&self, offset: usize) -> $ty {
+                let at = self.at(offset, size_of::<$ty>()).cast::<$ty>();
+                if at.is_aligned() {
+                    // SAFETY: inside the page, which lives as long as `self`, and aligned.
+                    return <$ty>::from_le(unsafe { <$atomic>::from_ptr(at) }.load(Relaxed));
+                }
+                <$ty>::from_le_bytes(self.load_bytes(offset))
+            }
+            #[inline(always)]
+            fn $store(&self, offset: usize, value: $ty) {
+                let at = self.at(offset, size_of::<$ty>()).cast::<$ty>();
+                if at.is_aligned() {
+                    // SAFETY: inside the page, which lives as long as `self`, and aligned.
+                    unsafe { <$atomic>::from_ptr(at) }.store(value.to_le(), Relaxed);
+                } else {
+                    self.store_bytes(offset, &value.to_le_bytes());
+                }
+                self.written();
+            }
+        )*}
+    };
+}
+
+accesses! {
+    get8 put8 swap8 u8, AtomicU8;
+    get16 put16 swap16 u16, AtomicU16;
+    get32 put32 swap32 u32, AtomicU32;
+    get64 put64 swap64 u64, AtomicU64;
+}
+
+impl RamPage for Page {
+    #[inline(always)]
+    fn load_u8(&self, offset: usize) -> u8 {
+        self.get8(offset)
+    }
+    #[inline(always)]
+    fn load_u16(&self, offset: usize) -> u16 {
+        self.get16(offset)
+    }
+    #[inline(always)]
+    fn load_u32(&self, offset: usize) -> u32 {
+        self.get32(offset)
+    }
+    #[inline(always)]
+    fn load_u64(&self, offset: usize) -> u64 {
+        self.get64(offset)
+    }
+    #[inline(always)]
+    fn store_u8(&self, offset: usize, value: u8) {
+        self.put8(offset, value);
+    }
+    #[inline(always)]
+    fn store_u16(&self, offset: usize, value: u16) {
+        self.put16(offset, value);
+    }
+    #[inline(always)]
+    fn store_u32(&self, offset: usize, value: u32) {
+        self.put32(offset, value);
+    }
+    #[inline(always)]
+    fn store_u64(&self, offset: usize, value: u64) {
+        self.put64(offset, value);
+    }
+
+    fn read(&self, offset: usize, to: &mut [u8]) {
+        self.at(offset, to.len());
+        let mut at = offset;
+        let mut words = to.chunks_exact_mut(8);
+        for word in &mut words {
+            word.copy_from_slice(&self.get64(at).to_le_bytes());
+            at += 8;
+        }
+        for (i, byte) in words.into_remainder().iter_mut().enumerate() {
+            *byte = self.byte(at + i).load(Relaxed);
+        }
+    }
+
+    fn write(&self, offset: usize, from: &[u8]) {
+        self.at(offset, from.len());
+        let mut at = offset;
+        let (words, rest) = from.as_chunks::<8>();
+        for &word in words {
+            self.put64(at, u64::from_le_bytes(word));
+            at += 8;
+        }
+        self.store_bytes(at, rest);
+        self.written();
+    }
+
+    fn compare_exchange(&self, offset: usize, size: u8, expected: u64, new: u64) -> Result<u64, u64> {
+        match size {
+            1 => widen(self.swap8(offset, expected as u8, new as u8)),
+            2 => widen(self.swap16(offset, expected as u16, new as u16)),
+            4 => widen(self.swap32(offset, expected as u32, new as u32)),
+            8 => self.swap64(offset, expected, new),
+            _ => panic!("compare_exchange of {size} bytes: 1, 2, 4 and 8 exist"),
+        }
+    }
+
+    fn compare_exchange_u128(&self, offset: usize, expected: u128, new: u128) -> Result<u128, u128> {
+        assert!(offset.is_multiple_of(16), "CMPXCHG16B is 16-byte aligned");
+        let at = self.at(offset, 16).cast::<u128>();
+        #[cfg(target_arch = "x86_64")]
+        if std::is_x86_feature_detected!("cmpxchg16b") {
+            // SAFETY: the feature is there; inside the page, which lives as long as `self`, and aligned.
+            let old = unsafe { core::arch::x86_64::cmpxchg16b(at, expected, new, SeqCst, SeqCst) };
+            if old != expected {
+                return Err(old);
+            }
+            self.written();
+            return Ok(old);
+        }
+        let _ = at;
+        let done = self.split_exchange(offset, expected.to_le_bytes(), new.to_le_bytes());
+        self.written();
+        done.map(u128::from_le_bytes).map_err(u128::from_le_bytes)
+    }
+
+    #[inline(always)]
+    fn code_version(&self) -> u32 {
+        self.state().code_version.load(Relaxed)
+    }
+    fn watch_code(&self) {
+        self.state().watched.store(true, Relaxed);
+    }
+}
+
+fn widen<T: Into<u64>>(done: Result<T, T>) -> Result<u64, u64> {
+    done.map(T::into).map_err(T::into)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_little_endian_at_any_alignment() {
+        let ram = Ram::new(1 << 20);
+        let page = ram.page(3).expect("inside");
+        page.store_u64(13, 0x1122_3344_5566_7788);
+        assert_eq!(page.load_u8(13), 0x88);
+        assert_eq!(page.load_u32(15), 0x3344_5566);
+        assert_eq!(page.load_u64(13), 0x1122_3344_5566_7788);
+        assert_eq!(page.compare_exchange(13, 8, 1, 2), Err(0x1122_3344_5566_7788));
+        assert_eq!(page.compare_exchange(14, 2, 0x6677, 0xABCD), Ok(0x6677));
+        assert_eq!(page.load_u64(13), 0x1122_3344_55AB_CD88);
+        assert_eq!(page.compare_exchange_u128(32, 0, 5 << 64), Ok(0));
+        assert_eq!(page.load_u64(40), 5);
+        let mut bytes = [0; 11];
+        page.read(13, &mut bytes);
+        page.write(4085, &bytes);
+        assert_eq!(page.load_u16(4085), 0xCD88);
+        assert!(ram.page(256).is_none());
+    }
+
+    #[test]
+    fn only_watched_pages_count_writes() {
+        let ram = Ram::new(1 << 20);
+        let page = ram.page(0).expect("inside");
+        page.store_u8(0, 1);
+        assert_eq!(page.code_version(), 0);
+        page.watch_code();
+        page.store_u8(0, 2);
+        page.write(100, &[1, 2, 3]);
+        let version = page.code_version();
+        assert!(version > 0);
+        page.load_u64(0);
+        assert_eq!(page.compare_exchange(0, 1, 9, 9), Err(2));
+        assert_eq!(page.code_version(), version);
+    }
+
+    #[test]
+    #[should_panic]
+    fn an_access_over_the_end_of_a_page_is_refused() {
+        Ram::new(1 << 20).page(0).expect("inside").load_u64(4089);
+    }
+}
