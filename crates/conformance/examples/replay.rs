@@ -1,4 +1,5 @@
-//! Replays traces and prints every mismatch: what `swtdx replay --keep-going` does, quicker to build.
+//! Replays traces and prints every mismatch: what `swtdx replay --keep-going` does, quicker to build. With `--first`
+//! each file ends at its first operation that differs.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -7,13 +8,15 @@ use conformance::Replay;
 
 fn main() {
     let mut worst = 0;
-    for file in std::env::args().skip(1) {
-        worst = worst.max(replay(&file));
+    let (flags, files): (Vec<_>, Vec<_>) =
+        std::env::args().skip(1).partition(|a| a.starts_with("--"));
+    for file in files {
+        worst = worst.max(replay(&file, flags.iter().any(|f| f == "--first")));
     }
     std::process::exit(worst);
 }
 
-fn replay(path: &str) -> i32 {
+fn replay(path: &str, first: bool) -> i32 {
     let file = File::open(path).unwrap_or_else(|e| panic!("{path}: {e}"));
     let mut replay = match Replay::new(BufReader::new(file)) {
         Ok(replay) => replay,
@@ -25,7 +28,12 @@ fn replay(path: &str) -> i32 {
     let code = loop {
         match replay.step() {
             Ok(None) => break i32::from(replay.counts().mismatches > 0) * 2,
-            Ok(Some(mismatches)) => mismatches.iter().for_each(|m| println!("{path}: {m}")),
+            Ok(Some(mismatches)) => {
+                mismatches.iter().for_each(|m| println!("{path}: {m}"));
+                if first && !mismatches.is_empty() {
+                    break 2;
+                }
+            }
             Err(e) => {
                 println!("{path}: {e}");
                 break 3;

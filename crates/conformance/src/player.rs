@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use coco_regs::{GprFile, XmmFile};
 use tdx_abi::Status;
-use tdx_module::{LpId, Module};
+use tdx_module::{LpId, Module, Profile};
 use x86_arch::Gpr;
 use x86_arch::vmx::Vcpu;
 
@@ -127,7 +127,10 @@ impl World {
             sessions: Mutex::default(),
             module: OnceLock::new(),
         });
-        let module = Arc::new(Module::new(ReplayMachine(world.clone())));
+        let module = Arc::new(Module::new(
+            ReplayMachine(world.clone()),
+            Profile::V1_5_01.clone(),
+        ));
         world.module.get_or_init(|| Arc::downgrade(&module));
         (world, module)
     }
