@@ -43,10 +43,10 @@ impl<'a> Hobs<'a> {
         })
     }
 
-    /// The whole list's length in bytes, end marker included: what is measured.
-    pub fn length(&self) -> usize {
+    /// The whole list, end marker included: what is measured.
+    pub fn bytes(&self) -> &'a [u8] {
         let end = self.blocks().map(|(_, body)| body.len() + 8).sum::<usize>() + 8;
-        end.min(self.bytes.len())
+        &self.bytes[..end.min(self.bytes.len())]
     }
 
     pub fn resources(&self) -> impl Iterator<Item = Resource> {

@@ -13,6 +13,7 @@ pub mod layout;
 pub mod mailbox;
 mod memory_functions;
 pub mod power;
+pub mod sha384;
 mod start;
 pub mod tdcall;
 pub mod trap;

@@ -22,13 +22,46 @@ pub const EMBEDDED: GuestImage = GuestImage {
     elf: include_bytes!(concat!(env!("OUT_DIR"), "/embedded.elf")),
 };
 
+/// The firmware that starts a Linux kernel directly.
+pub const TDFW: GuestImage = GuestImage {
+    name: "tdfw",
+    tdvf: include_bytes!(concat!(env!("OUT_DIR"), "/tdfw.tdvf")),
+    elf: include_bytes!(concat!(env!("OUT_DIR"), "/tdfw.elf")),
+};
+
+#[cfg(test)]
+#[path = "../../../guests/rt/sha384.rs"]
+mod sha384;
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn the_guests_sha_384_is_sha_384() {
+        use sha2::{Digest, Sha384};
+        for length in [0usize, 1, 111, 112, 127, 128, 129, 300, 1000] {
+            let mut bytes = [0u8; 1000];
+            for (byte, value) in bytes.iter_mut().zip((0..=250u8).cycle()) {
+                *byte = value;
+            }
+            let ours = sha384::Sha384::digest(&bytes[..length]);
+            assert_eq!(
+                ours[..],
+                Sha384::digest(&bytes[..length])[..],
+                "{length} bytes"
+            );
+        }
+    }
+
+    #[test]
     fn an_image_ends_in_a_reset_jump_and_names_its_metadata() {
-        let image = EMBEDDED.tdvf;
+        for image in [EMBEDDED.tdvf, TDFW.tdvf] {
+            ends_as_a_tdvf_image_does(image);
+        }
+    }
+
+    fn ends_as_a_tdvf_image_does(image: &[u8]) {
         assert_eq!(image.len() % 4096, 0);
         let at = |back: usize| &image[image.len() - back..];
         // A near jump at 0xFFFFFFF0.
