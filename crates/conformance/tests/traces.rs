@@ -9,7 +9,7 @@ use conformance::TraceReader;
 fn traces() -> Vec<PathBuf> {
     let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/conformance");
     let Ok(files) = std::fs::read_dir(dir) else {
-        println!("skipped: no ../shared/conformance beside the project");
+        println!("SKIPPED the recorded traces: no ../shared/conformance beside the project");
         return Vec::new();
     };
     let paths = files.map(|f| f.expect("a directory entry").path());

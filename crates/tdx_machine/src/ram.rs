@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use x86_arch::RamPage;
 
 pub(crate) const PAGE: usize = 4096;
-/// Bytes that are mapped at once.
-const CHUNK: usize = 32 << 20;
+/// Bytes that are mapped at once; what is kept beside them is 6 KiB.
+const CHUNK: usize = 2 << 20;
 const CHUNK_PAGES: usize = CHUNK / PAGE;
 
 /// What is kept beside a page's bytes. All zero: never touched.
@@ -68,7 +68,13 @@ impl Chunk {
         let access = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a fresh anonymous mapping at an address of the kernel's choice touches nothing that exists.
         let base = unsafe { libc::mmap(std::ptr::null_mut(), CHUNK, access, flags, -1, 0) };
-        assert!(base != libc::MAP_FAILED, "the host has no {CHUNK} bytes of address space left");
+        assert!(
+            base != libc::MAP_FAILED,
+            "the host has no {CHUNK} bytes of address space left"
+        );
+        // A huge page would back 512 pages for one that is used; where the kernel knows none, nothing is lost.
+        // SAFETY: the mapping just made; the advice changes no content.
+        unsafe { libc::madvise(base, CHUNK, libc::MADV_NOHUGEPAGE) };
         let base = NonNull::new(base.cast()).expect("mmap gives no null without MAP_FIXED");
         let states = (0..CHUNK_PAGES).map(|_| PageState::default()).collect();
         Chunk { base, states }
@@ -84,7 +90,10 @@ pub(crate) struct Ram {
 impl Ram {
     pub(crate) fn new(size: u64) -> Ram {
         let chunks = size.div_ceil(CHUNK as u64) as usize;
-        Ram { chunks: (0..chunks).map(|_| OnceLock::new()).collect(), size }
+        Ram {
+            chunks: (0..chunks).map(|_| OnceLock::new()).collect(),
+            size,
+        }
     }
 
     /// The page with this number; `None` outside RAM.
@@ -92,17 +101,20 @@ impl Ram {
         if number >= self.size / PAGE as u64 {
             return None;
         }
-        let chunk = self.chunks[(number / CHUNK_PAGES as u64) as usize].get_or_init(|| Arc::new(Chunk::map()));
+        let chunk = self.chunks[(number / CHUNK_PAGES as u64) as usize]
+            .get_or_init(|| Arc::new(Chunk::map()));
         Some(Page::new(chunk, (number % CHUNK_PAGES as u64) as usize))
     }
 
     /// Every page of the chunks that were touched, with its number.
     pub(crate) fn touched(&self) -> impl Iterator<Item = (u64, Page)> + '_ {
         let chunks = self.chunks.iter().enumerate();
-        chunks.filter_map(|(i, chunk)| Some((i, chunk.get()?))).flat_map(|(i, chunk)| {
-            let first = (i * CHUNK_PAGES) as u64;
-            (0..CHUNK_PAGES).map(move |page| (first + page as u64, Page::new(chunk, page)))
-        })
+        chunks
+            .filter_map(|(i, chunk)| Some((i, chunk.get()?)))
+            .flat_map(|(i, chunk)| {
+                let first = (i * CHUNK_PAGES) as u64;
+                (0..CHUNK_PAGES).map(move |page| (first + page as u64, Page::new(chunk, page)))
+            })
     }
 }
 
@@ -111,7 +123,11 @@ impl Page {
         assert!(index < CHUNK_PAGES);
         // SAFETY: the offset lies inside the mapping of CHUNK bytes.
         let bytes = unsafe { chunk.base.add(index * PAGE) };
-        Page { bytes, index: index as u32, chunk: chunk.clone() }
+        Page {
+            bytes,
+            index: index as u32,
+            chunk: chunk.clone(),
+        }
     }
 
     pub(crate) fn state(&self) -> &PageState {
@@ -149,7 +165,12 @@ impl Page {
         }
     }
 
-    fn split_exchange<const N: usize>(&self, offset: usize, expected: [u8; N], new: [u8; N]) -> Result<[u8; N], [u8; N]> {
+    fn split_exchange<const N: usize>(
+        &self,
+        offset: usize,
+        expected: [u8; N],
+        new: [u8; N],
+    ) -> Result<[u8; N], [u8; N]> {
         // A split lock stops everybody on real hardware; here it stops other split locks.
         static SPLIT: Mutex<()> = Mutex::new(());
         let _one_at_a_time = SPLIT.lock().unwrap_or_else(PoisonError::into_inner);
@@ -274,7 +295,13 @@ impl RamPage for Page {
         self.written();
     }
 
-    fn compare_exchange(&self, offset: usize, size: u8, expected: u64, new: u64) -> Result<u64, u64> {
+    fn compare_exchange(
+        &self,
+        offset: usize,
+        size: u8,
+        expected: u64,
+        new: u64,
+    ) -> Result<u64, u64> {
         match size {
             1 => widen(self.swap8(offset, expected as u8, new as u8)),
             2 => widen(self.swap16(offset, expected as u16, new as u16)),
@@ -284,13 +311,18 @@ impl RamPage for Page {
         }
     }
 
-    fn compare_exchange_u128(&self, offset: usize, expected: u128, new: u128) -> Result<u128, u128> {
+    fn compare_exchange_u128(
+        &self,
+        offset: usize,
+        expected: u128,
+        new: u128,
+    ) -> Result<u128, u128> {
         assert!(offset.is_multiple_of(16), "CMPXCHG16B is 16-byte aligned");
         let at = self.at(offset, 16).cast::<u128>();
         #[cfg(target_arch = "x86_64")]
         if std::is_x86_feature_detected!("cmpxchg16b") {
             // SAFETY: the feature is there; inside the page, which lives as long as `self`, and aligned.
-            let old = unsafe { core::arch::x86_64::cmpxchg16b(at, expected, new, SeqCst, SeqCst) };
+            let old = unsafe { exchange_16(at, expected, new) };
             if old != expected {
                 return Err(old);
             }
@@ -312,6 +344,30 @@ impl RamPage for Page {
     }
 }
 
+/// CMPXCHG16B; returns the old value. Written out, since the compiler has no 16-byte atomics for x86-64's baseline.
+///
+/// # Safety
+/// The processor has the instruction, and `at` is 16-byte aligned and points to 16 bytes accessed with atomics only.
+#[cfg(target_arch = "x86_64")]
+unsafe fn exchange_16(at: *mut u128, expected: u128, new: u128) -> u128 {
+    let (mut low, mut high) = (expected as u64, (expected >> 64) as u64);
+    // SAFETY: the caller's promise; RBX, which the compiler keeps for itself, is put back.
+    unsafe {
+        std::arch::asm!(
+            "xchg rbx, {new_low}",
+            "lock cmpxchg16b [{at}]",
+            "mov rbx, {new_low}",
+            at = in(reg) at,
+            new_low = inout(reg) new as u64 => _,
+            inout("rax") low,
+            inout("rdx") high,
+            in("rcx") (new >> 64) as u64,
+            options(nostack),
+        );
+    }
+    u128::from(high) << 64 | u128::from(low)
+}
+
 fn widen<T: Into<u64>>(done: Result<T, T>) -> Result<u64, u64> {
     done.map(T::into).map_err(T::into)
 }
@@ -328,7 +384,10 @@ mod tests {
         assert_eq!(page.load_u8(13), 0x88);
         assert_eq!(page.load_u32(15), 0x3344_5566);
         assert_eq!(page.load_u64(13), 0x1122_3344_5566_7788);
-        assert_eq!(page.compare_exchange(13, 8, 1, 2), Err(0x1122_3344_5566_7788));
+        assert_eq!(
+            page.compare_exchange(13, 8, 1, 2),
+            Err(0x1122_3344_5566_7788)
+        );
         assert_eq!(page.compare_exchange(14, 2, 0x6677, 0xABCD), Ok(0x6677));
         assert_eq!(page.load_u64(13), 0x1122_3344_55AB_CD88);
         assert_eq!(page.compare_exchange_u128(32, 0, 5 << 64), Ok(0));
