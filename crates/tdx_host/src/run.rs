@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use coco_regs::tdx::{self, TdvmcallMask};
+use coco_regs::{Exit, ExitKind, ExitWords};
 use tdx_abi::{HostLeaf, Status};
-use tdx_call::{ExitWords, HostMemory, LastExit, SeamcallLp};
+use tdx_call::{HostMemory, SeamcallLp};
 use x86_arch::{ExitReason, Gpa};
 
 use crate::fault::{Faulted, MemoryFault};
@@ -73,12 +75,8 @@ impl<M: HostMemory, L: SeamcallLp, S: Services + ?Sized> Run<'_, M, L, S> {
         }
         loop {
             let words = self.enter(vcpu)?;
-            let stop = match vcpu.last_exit() {
-                LastExit::Tdvmcall { mask } if is_tdvmcall(words.rax) => {
-                    let function = tdvmcall::sub_function(&vcpu.gprs, mask);
-                    *self.stats.tdvmcalls.entry(function.0).or_default() += 1;
-                    self.tdvmcall(vcpu)?
-                }
+            let stop = match words.kind() {
+                ExitKind::Tdvmcall => self.tdvmcall(vcpu, words)?,
                 _ => self.asynchronous(vcpu, words)?,
             };
             if let Some(stop) = stop {
@@ -92,7 +90,7 @@ impl<M: HostMemory, L: SeamcallLp, S: Services + ?Sized> Run<'_, M, L, S> {
         for _ in 0..BUSY_TRIES {
             self.stats.entries += 1;
             let words = vcpu.enter(self.lp, self.on, 0)?;
-            if !is_failed_entry(words.rax) {
+            if words.kind() != ExitKind::NotEntered {
                 return Ok(words);
             }
             if words.rax.code() != Status::OPERAND_BUSY {
@@ -113,7 +111,7 @@ impl<M: HostMemory, L: SeamcallLp, S: Services + ?Sized> Run<'_, M, L, S> {
         vcpu: &mut Vcpu,
         words: ExitWords,
     ) -> Result<Option<Stop>, HostError> {
-        let reason = ExitReason(words.rax.details() as u16);
+        let reason = ExitReason(words.exit_reason() as u16);
         *self.stats.exits.entry(reason.0).or_default() += 1;
         if words.rax.raw() & (Status::FATAL | Status::NON_RECOVERABLE) != 0 {
             return Ok(Some(match reason {
@@ -177,7 +175,17 @@ impl<M: HostMemory, L: SeamcallLp, S: Services + ?Sized> Run<'_, M, L, S> {
         Ok(Some(Stop::MemoryFault(fault)))
     }
 
-    fn tdvmcall(&mut self, vcpu: &mut Vcpu) -> Result<Option<Stop>, HostError> {
+    fn tdvmcall(&mut self, vcpu: &mut Vcpu, words: ExitWords) -> Result<Option<Stop>, HostError> {
+        let mask = TdvmcallMask::of_exit(words.rcx);
+        let function = tdvmcall::sub_function(&vcpu.gprs, mask.bits());
+        *self.stats.tdvmcalls.entry(function.0).or_default() += 1;
+        if let Exit::Tdvmcall(mut call) = Exit::new(words, &mut vcpu.gprs, None)
+            && let Err(malformed) = tdx::Request::of(&call)
+        {
+            // Where R10 is hidden the guest cannot be told; it goes on with its own registers.
+            malformed.answer(&mut call);
+            return Ok(None);
+        }
         let shared_bit = self.td.config().shared_bit();
         let request = match tdvmcall::read(&vcpu.shown(), shared_bit) {
             Ok(request) => request,
@@ -288,30 +296,6 @@ impl RunStats {
     pub fn named_tdvmcalls(&self) -> impl Iterator<Item = (SubFunction, u64)> {
         self.tdvmcalls.iter().map(|(&f, &n)| (SubFunction(f), n))
     }
-}
-
-/// Upper half 0 and basic reason 77.
-fn is_tdvmcall(rax: Status) -> bool {
-    rax.code() == Status::SUCCESS && rax.details() & 0xFFFF == ExitReason::TDCALL.0.into()
-}
-
-/// RAX of an entry that did not reach the guest (kind A of vp-enter.md 12).
-fn is_failed_entry(rax: Status) -> bool {
-    !matches!(
-        rax.code(),
-        Status::SUCCESS
-            | Status::NON_RECOVERABLE_VCPU
-            | Status::NON_RECOVERABLE_TD
-            | Status::NON_RECOVERABLE_TD_NON_ACCESSIBLE
-            | Status::NON_RECOVERABLE_TD_WRONG_APIC_MODE
-            | Status::NON_RECOVERABLE_TD_CORRUPTED_MD
-            | Status::CROSS_TD_FAULT
-            | Status::CROSS_TD_TRAP
-            | Status::HOST_PRIORITY_BUSY_TIMEOUT
-            | Status::TD_EXIT_BEFORE_L2_ENTRY
-            | Status::TD_EXIT_ON_L2_VM_EXIT
-            | Status::TD_EXIT_ON_L2_TO_L1
-    )
 }
 
 fn refused(words: ExitWords) -> HostError {

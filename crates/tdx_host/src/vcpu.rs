@@ -1,8 +1,8 @@
 //! A virtual processor: its pages, its register file, and what its last exit left to do.
 
-use coco_regs::{GprFile, XmmFile};
+use coco_regs::{ExitWords, GprFile, XmmFile};
 use tdx_abi::HostLeaf;
-use tdx_call::{ExitWords, HostMemory, LastExit, SeamcallLp, TdvprAndFlags};
+use tdx_call::{HostMemory, LastExit, SeamcallLp, TdvprAndFlags};
 use x86_arch::Hpa;
 
 use crate::field::vp;
