@@ -1,15 +1,49 @@
-//! x87, MMX, SSE, AVX, the cryptographic extensions and the XSAVE family.
+//! SSE to SSE4.2, AVX, AVX2, FMA3, F16C, AES, SHA, PCLMULQDQ and GFNI: operands, checks and dispatch.
+//!
+//! What is computed stands in [`crate::simd`]. EVEX forms, MMX registers and AMD's own extensions are not
+//! implemented: they raise #UD.
+
+mod convert;
+mod float;
+mod gather;
+mod lanes;
+mod memory_forms;
+mod moves;
+mod operand;
+mod scalar;
+mod strings;
+
+use iced_x86::{EncodingKind, Instruction, OpKind};
+use x86_arch::RamPage;
 
 use crate::cpu::Cpu;
 use crate::fault::Fault;
-use iced_x86::Instruction;
-use x86_arch::RamPage;
 
-/// Executes one instruction of these families; #UD for any other.
-pub fn execute<P: RamPage + 'static>(
-    cpu: &mut Cpu<'_, P>,
-    insn: &Instruction,
-) -> Result<(), Fault> {
-    let _ = (cpu, insn);
-    Err(Fault::UD)
+/// Executes one instruction.
+pub type Handler<P> = fn(&mut Cpu<'_, P>, &Instruction) -> Result<(), Fault>;
+
+/// The handler of `instruction`, or `None` when it is of no vector family.
+pub fn handler<P: RamPage + 'static>(instruction: &Instruction) -> Option<Handler<P>> {
+    let encoding = instruction.code().encoding();
+    let mmx = (0..instruction.op_count())
+        .any(|i| instruction.op_kind(i) == OpKind::Register && instruction.op_register(i).is_mm());
+    if mmx || !matches!(encoding, EncodingKind::Legacy | EncodingKind::VEX) {
+        return None;
+    }
+    None.or_else(|| lanes::handler(instruction))
+        .or_else(|| moves::handler(instruction))
+        .or_else(|| scalar::handler(instruction))
+        .or_else(|| float::handler(instruction))
+        .or_else(|| convert::handler(instruction))
+        .or_else(|| memory_forms::handler(instruction))
+        .or_else(|| gather::handler(instruction))
+        .or_else(|| strings::handler(instruction))
+}
+
+/// Executes an instruction of these families; #UD for any other.
+pub fn execute<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+    match handler(instruction) {
+        Some(run) => run(cpu, instruction),
+        None => Err(Fault::UD),
+    }
 }
