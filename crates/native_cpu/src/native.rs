@@ -3,7 +3,10 @@
 //! Entry and exit go through signals: an INT3 brings us into the handler, which replaces the interrupted context
 //! (general registers and the XSAVE image in the signal frame) by the case's; returning from the handler starts the
 //! instruction. The INT3 after it, or its fault, brings us back, and the handler puts the runner's context back.
-#![expect(unsafe_code, reason = "the native-CPU runner maps a code page and rewrites signal contexts")]
+#![expect(
+    unsafe_code,
+    reason = "the native-CPU runner maps a code page and rewrites signal contexts"
+)]
 
 use core::sync::atomic::{AtomicPtr, Ordering};
 use std::io;
@@ -28,7 +31,13 @@ const XSTATE_BV: usize = 512;
 const YMM_HIGH: usize = 576;
 const IMAGE_LEN: usize = 4096;
 
-const SIGNALS: [c_int; 5] = [libc::SIGTRAP, libc::SIGSEGV, libc::SIGILL, libc::SIGFPE, libc::SIGBUS];
+const SIGNALS: [c_int; 5] = [
+    libc::SIGTRAP,
+    libc::SIGSEGV,
+    libc::SIGILL,
+    libc::SIGFPE,
+    libc::SIGBUS,
+];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -67,7 +76,11 @@ impl Native {
     pub fn new() -> io::Result<Self> {
         let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         map(DATA, DATA_LEN, libc::PROT_READ | libc::PROT_WRITE)?;
-        if let Err(error) = map(CODE, 0x1000, libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC) {
+        if let Err(error) = map(
+            CODE,
+            0x1000,
+            libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC,
+        ) {
             unmap(DATA, DATA_LEN);
             return Err(error);
         }
@@ -81,13 +94,23 @@ impl Native {
         });
         EXCHANGE.store(&raw mut *exchange, Ordering::SeqCst);
         let mut stack = vec![0u8; 1 << 16];
-        let new_stack = libc::stack_t { ss_sp: stack.as_mut_ptr().cast(), ss_flags: 0, ss_size: stack.len() };
+        let new_stack = libc::stack_t {
+            ss_sp: stack.as_mut_ptr().cast(),
+            ss_flags: 0,
+            ss_size: stack.len(),
+        };
         // SAFETY: plain old data; zero is a value of it.
         let mut old_stack: libc::stack_t = unsafe { std::mem::zeroed() };
         // SAFETY: `stack` lives until `drop` has put the old one back.
         unsafe { libc::sigaltstack(&raw const new_stack, &raw mut old_stack) };
         let old_actions = SIGNALS.map(take_signal).to_vec();
-        Ok(Self { exchange, stack, old_actions, old_stack, _alone: alone })
+        Ok(Self {
+            exchange,
+            stack,
+            old_actions,
+            old_stack,
+            _alone: alone,
+        })
     }
 
     /// Runs the instruction of `case` once.
@@ -98,7 +121,8 @@ impl Native {
             let code = std::slice::from_raw_parts_mut(CODE as *mut u8, 0x1000);
             code.fill(0xCC);
             code[CODE_OFFSET..CODE_OFFSET + case.bytes.len()].copy_from_slice(&case.bytes);
-            std::slice::from_raw_parts_mut(DATA as *mut u8, DATA_LEN).copy_from_slice(&case.memory[..]);
+            std::slice::from_raw_parts_mut(DATA as *mut u8, DATA_LEN)
+                .copy_from_slice(&case.memory[..]);
         }
         let exchange = &raw mut *self.exchange;
         // SAFETY: the handler is the only other user of the exchange and runs only inside the INT3 below, which it
@@ -114,7 +138,11 @@ impl Native {
         let mut memory = case.memory.clone();
         // SAFETY: as above.
         memory.copy_from_slice(unsafe { std::slice::from_raw_parts(DATA as *const u8, DATA_LEN) });
-        Outcome { state: self.exchange.state.clone(), exception: self.exchange.exception, memory }
+        Outcome {
+            state: self.exchange.state.clone(),
+            exception: self.exchange.exception,
+            memory,
+        }
     }
 }
 
@@ -201,7 +229,11 @@ extern "C" fn handler(signal: c_int, _: *mut siginfo_t, context: *mut c_void) {
         exchange.exception = Some(Exception {
             vector: gregs[GREG_VECTOR] as u8,
             error: gregs[GREG_ERROR] as u32,
-            address: if gregs[GREG_VECTOR] == 14 { gregs[GREG_CR2] as u64 } else { 0 },
+            address: if gregs[GREG_VECTOR] == 14 {
+                gregs[GREG_CR2] as u64
+            } else {
+                0
+            },
         });
         *gregs = exchange.runner_gregs;
         ptr::copy_nonoverlapping(exchange.runner_image.as_ptr(), image, exchange.image_len);
@@ -237,10 +269,15 @@ fn write_image(image: &mut [u8], fpu: &Fpu) {
 
 /// Reads an XSAVE image; components that are in their initial state are not in it.
 fn read_image(image: &[u8]) -> Fpu {
-    let present = if image.len() > XSTATE_BV { image[XSTATE_BV] } else { 3 };
+    let present = if image.len() > XSTATE_BV {
+        image[XSTATE_BV]
+    } else {
+        3
+    };
     let u16_at = |at: usize| u16::from_le_bytes([image[at], image[at + 1]]);
     let u64_at = |at: usize| u64::from_le_bytes(image[at..at + 8].try_into().unwrap_or_default());
-    let u128_at = |at: usize| u128::from_le_bytes(image[at..at + 16].try_into().unwrap_or_default());
+    let u128_at =
+        |at: usize| u128::from_le_bytes(image[at..at + 16].try_into().unwrap_or_default());
     let mut fpu = Fpu::default();
     if present & 1 != 0 {
         fpu.fcw = u16_at(0);
@@ -271,8 +308,16 @@ mod tests {
     use super::*;
 
     fn case(bytes: &[u8]) -> Case {
-        let state = State { rip: CODE + CODE_OFFSET as u64, rflags: 0x202, ..State::default() };
-        Case { bytes: bytes.to_vec(), state, memory: Box::new([0; DATA_LEN]) }
+        let state = State {
+            rip: CODE + CODE_OFFSET as u64,
+            rflags: 0x202,
+            ..State::default()
+        };
+        Case {
+            bytes: bytes.to_vec(),
+            state,
+            memory: Box::new([0; DATA_LEN]),
+        }
     }
 
     #[test]
@@ -297,8 +342,17 @@ mod tests {
         let mut load = case(&[0x8B, 0x00]); // mov eax, [rax]
         load.state.gpr[0] = DATA - 4;
         let fault = native.run(&load).exception.expect("a fault");
-        assert_eq!((fault.vector, fault.error, fault.address), (14, 4, DATA - 4));
-        assert_eq!(native.run(&case(&[0x0F, 0x0B])).exception.map(|e| e.vector), Some(6)); // ud2
-        assert_eq!(native.run(&case(&[0xF7, 0xF0])).exception.map(|e| e.vector), Some(0)); // div eax, eax = 0
+        assert_eq!(
+            (fault.vector, fault.error, fault.address),
+            (14, 4, DATA - 4)
+        );
+        assert_eq!(
+            native.run(&case(&[0x0F, 0x0B])).exception.map(|e| e.vector),
+            Some(6)
+        ); // ud2
+        assert_eq!(
+            native.run(&case(&[0xF7, 0xF0])).exception.map(|e| e.vector),
+            Some(0)
+        ); // div eax, eax = 0
     }
 }

@@ -17,12 +17,14 @@ pub mod exit;
 pub mod fault;
 pub mod flags;
 pub mod flat;
+pub mod float;
 pub mod memory;
 pub mod op;
 pub mod operand;
 pub mod paging;
 pub mod platform;
 pub mod segment;
+pub mod simd;
 pub mod tlb;
 pub mod width;
 

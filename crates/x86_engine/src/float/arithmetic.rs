@@ -23,8 +23,16 @@ pub fn add(a: Value, b: Value, format: Format, context: &mut Context) -> Value {
             round(x.sign, x.exponent, wide(x), format, context)
         }
         (Value::Finite(x), Value::Finite(y)) => add_wide(
-            Wide { sign: x.sign, exponent: x.exponent, significand: wide(x) },
-            Wide { sign: y.sign, exponent: y.exponent, significand: wide(y) },
+            Wide {
+                sign: x.sign,
+                exponent: x.exponent,
+                significand: wide(x),
+            },
+            Wide {
+                sign: y.sign,
+                exponent: y.exponent,
+                significand: wide(y),
+            },
             format,
             context,
         ),
@@ -44,7 +52,9 @@ pub fn multiply(a: Value, b: Value, format: Format, context: &mut Context) -> Va
     }
     let sign = a.sign() != b.sign();
     match (a, b) {
-        (Value::Infinity(_), Value::Zero(_)) | (Value::Zero(_), Value::Infinity(_)) => return context.invalid(),
+        (Value::Infinity(_), Value::Zero(_)) | (Value::Zero(_), Value::Infinity(_)) => {
+            return context.invalid();
+        }
         _ => context.note_denormals(&[a, b]),
     }
     match (a, b) {
@@ -63,7 +73,9 @@ pub fn divide(a: Value, b: Value, format: Format, context: &mut Context) -> Valu
     }
     let sign = a.sign() != b.sign();
     match (a, b) {
-        (Value::Infinity(_), Value::Infinity(_)) | (Value::Zero(_), Value::Zero(_)) => return context.invalid(),
+        (Value::Infinity(_), Value::Infinity(_)) | (Value::Zero(_), Value::Zero(_)) => {
+            return context.invalid();
+        }
         (Value::Finite(_), Value::Zero(_)) => {
             context.raise(flag::ZERO_DIVIDE);
             return Value::Infinity(sign);
@@ -82,7 +94,8 @@ pub fn divide(a: Value, b: Value, format: Format, context: &mut Context) -> Valu
             let (high, rest) = ((numerator << 64) / divisor, (numerator << 64) % divisor);
             let (low, rest) = ((rest << 64) / divisor, (rest << 64) % divisor);
             let fraction = high << 64 | low;
-            let quotient = u128::from(one) << 127 | fraction >> 1 | u128::from(fraction & 1 != 0 || rest != 0);
+            let quotient =
+                u128::from(one) << 127 | fraction >> 1 | u128::from(fraction & 1 != 0 || rest != 0);
             round(sign, x.exponent - y.exponent, quotient, format, context)
         }
         _ => Value::Zero(sign),
@@ -103,7 +116,11 @@ pub fn square_root(a: Value, format: Format, context: &mut Context) -> Value {
             let mut root = 0u128;
             let radicand = u128::from(n.significand) << (63 + odd);
             for step in 0..68 {
-                let pair = if step < 64 { radicand >> (126 - 2 * step) & 3 } else { 0 };
+                let pair = if step < 64 {
+                    radicand >> (126 - 2 * step) & 3
+                } else {
+                    0
+                };
                 remainder = remainder << 2 | pair;
                 let trial = root << 2 | 1;
                 root <<= 1;
@@ -121,10 +138,18 @@ pub fn square_root(a: Value, format: Format, context: &mut Context) -> Value {
 }
 
 /// `a * b + c` with one rounding.
-pub fn fused_multiply_add(a: Value, b: Value, c: Value, format: Format, context: &mut Context) -> Value {
+pub fn fused_multiply_add(
+    a: Value,
+    b: Value,
+    c: Value,
+    format: Format,
+    context: &mut Context,
+) -> Value {
     let sign = a.sign() != b.sign();
-    let meaningless =
-        matches!((a, b), (Value::Infinity(_), Value::Zero(_)) | (Value::Zero(_), Value::Infinity(_)));
+    let meaningless = matches!(
+        (a, b),
+        (Value::Infinity(_), Value::Zero(_)) | (Value::Zero(_), Value::Infinity(_))
+    );
     if let Some(nan) = propagate_nan(&[a, b, c], context) {
         return nan;
     }
@@ -141,9 +166,16 @@ pub fn fused_multiply_add(a: Value, b: Value, c: Value, format: Format, context:
         (Value::Finite(x), Value::Finite(y), _) => {
             let p = product(x, y, sign);
             match c {
-                Value::Finite(z) => {
-                    add_wide(p, Wide { sign: z.sign, exponent: z.exponent, significand: wide(z) }, format, context)
-                }
+                Value::Finite(z) => add_wide(
+                    p,
+                    Wide {
+                        sign: z.sign,
+                        exponent: z.exponent,
+                        significand: wide(z),
+                    },
+                    format,
+                    context,
+                ),
                 _ => round(sign, p.exponent, p.significand, format, context),
             }
         }
@@ -155,7 +187,12 @@ pub fn fused_multiply_add(a: Value, b: Value, c: Value, format: Format, context:
 /// How `a` compares with `b`; `None` when unordered. Raises invalid for signalling NaNs, with `signalling` for all.
 pub fn compare(a: Value, b: Value, signalling: bool, context: &mut Context) -> Option<Ordering> {
     if a.is_nan() || b.is_nan() || a == Value::Unsupported || b == Value::Unsupported {
-        if signalling || a.is_signalling() || b.is_signalling() || a == Value::Unsupported || b == Value::Unsupported {
+        if signalling
+            || a.is_signalling()
+            || b.is_signalling()
+            || a == Value::Unsupported
+            || b == Value::Unsupported
+        {
             context.raise(flag::INVALID);
         }
         return None;
@@ -178,7 +215,11 @@ fn order(a: Value, b: Value) -> Ordering {
     };
     signum(a).cmp(&signum(b)).then_with(|| {
         let magnitudes = rank(a).cmp(&rank(b));
-        if a.sign() { magnitudes.reverse() } else { magnitudes }
+        if a.sign() {
+            magnitudes.reverse()
+        } else {
+            magnitudes
+        }
     })
 }
 
@@ -197,16 +238,31 @@ fn wide(n: Number) -> u128 {
 fn product(x: Number, y: Number, sign: bool) -> Wide {
     let significand = u128::from(x.significand) * u128::from(y.significand);
     let shift = significand.leading_zeros();
-    Wide { sign, exponent: x.exponent + y.exponent + 1 - shift as i32, significand: significand << shift }
+    Wide {
+        sign,
+        exponent: x.exponent + y.exponent + 1 - shift as i32,
+        significand: significand << shift,
+    }
 }
 
 fn add_wide(a: Wide, b: Wide, format: Format, context: &mut Context) -> Value {
-    let (big, small) = if (a.exponent, a.significand) >= (b.exponent, b.significand) { (a, b) } else { (b, a) };
+    let (big, small) = if (a.exponent, a.significand) >= (b.exponent, b.significand) {
+        (a, b)
+    } else {
+        (b, a)
+    };
     // One bit of headroom. Bits fall out of `big` only for a product of two 64-bit significands,
     // which no fused operation makes: those have at most 53.
     let left = shift_right_sticky(big.significand, 1);
-    let right = shift_right_sticky(small.significand, (big.exponent - small.exponent) as u32 + 1);
-    let (sign, sum) = if a.sign == b.sign { (a.sign, left + right) } else { (big.sign, left - right) };
+    let right = shift_right_sticky(
+        small.significand,
+        (big.exponent - small.exponent) as u32 + 1,
+    );
+    let (sign, sum) = if a.sign == b.sign {
+        (a.sign, left + right)
+    } else {
+        (big.sign, left - right)
+    };
     if sum == 0 {
         return Value::Zero(context.rounding == Rounding::Down);
     }
@@ -214,5 +270,9 @@ fn add_wide(a: Wide, b: Wide, format: Format, context: &mut Context) -> Value {
 }
 
 fn sum_of_zeros(a: bool, b: bool, context: &Context) -> bool {
-    if a == b { a } else { context.rounding == Rounding::Down }
+    if a == b {
+        a
+    } else {
+        context.rounding == Rounding::Down
+    }
 }

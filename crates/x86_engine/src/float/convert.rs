@@ -10,18 +10,35 @@ pub fn to_format(value: Value, format: Format, context: &mut Context) -> Value {
     }
     context.note_denormals(&[value]);
     match value {
-        Value::Finite(n) => round(n.sign, n.exponent, u128::from(n.significand) << 64, format, context),
+        Value::Finite(n) => round(
+            n.sign,
+            n.exponent,
+            u128::from(n.significand) << 64,
+            format,
+            context,
+        ),
         other => other,
     }
 }
 
 /// Rounds an integer to `format`.
 pub fn from_integer(value: i64, format: Format, context: &mut Context) -> Value {
-    round(value < 0, 127, u128::from(value.unsigned_abs()), format, context)
+    round(
+        value < 0,
+        127,
+        u128::from(value.unsigned_abs()),
+        format,
+        context,
+    )
 }
 
 /// Rounds to an integer of `bits` bits in two's complement. `None` (and invalid) when it does not fit.
-pub fn to_integer(value: Value, bits: u32, rounding: Rounding, context: &mut Context) -> Option<i64> {
+pub fn to_integer(
+    value: Value,
+    bits: u32,
+    rounding: Rounding,
+    context: &mut Context,
+) -> Option<i64> {
     let limit = 1u128 << (bits - 1);
     let result = match value {
         Value::Zero(_) => Some(0),
@@ -33,7 +50,11 @@ pub fn to_integer(value: Value, bits: u32, rounding: Rounding, context: &mut Con
                         context.raise(flag::INEXACT);
                     }
                     context.rounded_up = up;
-                    Some(if n.sign { (m as i64).wrapping_neg() } else { m as i64 })
+                    Some(if n.sign {
+                        (m as i64).wrapping_neg()
+                    } else {
+                        m as i64
+                    })
                 }
                 _ => None,
             }
@@ -47,14 +68,23 @@ pub fn to_integer(value: Value, bits: u32, rounding: Rounding, context: &mut Con
 }
 
 /// Rounds to an integral value of the same format; raises inexact unless `quietly`.
-pub fn to_integral(value: Value, rounding: Rounding, quietly: bool, context: &mut Context) -> Value {
+pub fn to_integral(
+    value: Value,
+    rounding: Rounding,
+    quietly: bool,
+    context: &mut Context,
+) -> Value {
     if let Some(nan) = propagate_nan(&[value], context) {
         return nan;
     }
-    let Value::Finite(n) = value else { return value };
+    let Value::Finite(n) = value else {
+        return value;
+    };
     let (magnitude, inexact, up) = integral(n, rounding);
     // Larger ones have no fraction.
-    let Some(magnitude) = magnitude else { return value };
+    let Some(magnitude) = magnitude else {
+        return value;
+    };
     if inexact && !quietly {
         context.raise(flag::INEXACT);
     }

@@ -114,7 +114,10 @@ impl Context {
 
     /// Raises denormal-operand if an operand is one.
     pub fn note_denormals(&mut self, operands: &[Value]) {
-        if operands.iter().any(|v| matches!(v, Value::Finite(n) if n.denormal)) {
+        if operands
+            .iter()
+            .any(|v| matches!(v, Value::Finite(n) if n.denormal))
+        {
             self.raise(flag::DENORMAL);
         }
     }
@@ -137,7 +140,10 @@ pub enum Value {
     Finite(Number),
     Infinity(bool),
     /// Bit 63 is set, bit 62 tells quiet from signalling, the payload follows.
-    Nan { sign: bool, significand: u64 },
+    Nan {
+        sign: bool,
+        significand: u64,
+    },
     /// An 80-bit encoding that the x87 has no meaning for (unnormal, pseudo-infinity, pseudo-NaN).
     Unsupported,
 }
@@ -146,9 +152,17 @@ const QUIET: u64 = 1 << 62;
 
 impl Value {
     /// The NaN that stands for "invalid".
-    pub const INDEFINITE: Self = Self::Nan { sign: true, significand: 3 << 62 };
+    pub const INDEFINITE: Self = Self::Nan {
+        sign: true,
+        significand: 3 << 62,
+    };
 
-    pub const ONE: Self = Self::Finite(Number { sign: false, exponent: 0, significand: 1 << 63, denormal: false });
+    pub const ONE: Self = Self::Finite(Number {
+        sign: false,
+        exponent: 0,
+        significand: 1 << 63,
+        denormal: false,
+    });
 
     pub const fn is_nan(self) -> bool {
         matches!(self, Self::Nan { .. })
@@ -183,7 +197,10 @@ impl Value {
 
     pub const fn quieted(self) -> Self {
         match self {
-            Self::Nan { sign, significand } => Self::Nan { sign, significand: significand | QUIET },
+            Self::Nan { sign, significand } => Self::Nan {
+                sign,
+                significand: significand | QUIET,
+            },
             other => other,
         }
     }
@@ -206,15 +223,22 @@ pub fn propagate_nan(operands: &[Value], context: &mut Context) -> Option<Value>
         return Some(first.quieted());
     }
     let chosen = nans.fold(first, |best, next| match (best, next) {
-        (Value::Nan { significand: a, sign }, Value::Nan { significand: b, sign: other }) => {
-            match (a & QUIET != 0, b & QUIET != 0) {
-                (true, false) => best,
-                (false, true) => next,
-                _ if a > b || a == b && !sign => best,
-                _ if a == b && other => best,
-                _ => next,
-            }
-        }
+        (
+            Value::Nan {
+                significand: a,
+                sign,
+            },
+            Value::Nan {
+                significand: b,
+                sign: other,
+            },
+        ) => match (a & QUIET != 0, b & QUIET != 0) {
+            (true, false) => best,
+            (false, true) => next,
+            _ if a > b || a == b && !sign => best,
+            _ if a == b && other => best,
+            _ => next,
+        },
         _ => best,
     });
     Some(chosen.quieted())
@@ -231,10 +255,26 @@ pub struct Format {
 }
 
 impl Format {
-    pub const HALF: Self = Self { precision: 11, exponent_bits: 5, explicit: false };
-    pub const SINGLE: Self = Self { precision: 24, exponent_bits: 8, explicit: false };
-    pub const DOUBLE: Self = Self { precision: 53, exponent_bits: 11, explicit: false };
-    pub const EXTENDED: Self = Self { precision: 64, exponent_bits: 15, explicit: true };
+    pub const HALF: Self = Self {
+        precision: 11,
+        exponent_bits: 5,
+        explicit: false,
+    };
+    pub const SINGLE: Self = Self {
+        precision: 24,
+        exponent_bits: 8,
+        explicit: false,
+    };
+    pub const DOUBLE: Self = Self {
+        precision: 53,
+        exponent_bits: 11,
+        explicit: false,
+    };
+    pub const EXTENDED: Self = Self {
+        precision: 64,
+        exponent_bits: 15,
+        explicit: true,
+    };
 
     pub const fn max_exponent(self) -> i32 {
         (1 << (self.exponent_bits - 1)) - 1
@@ -256,7 +296,8 @@ impl Format {
         let all_ones = (1 << self.exponent_bits) - 1;
         let exponent = (bits >> stored) as i32 & all_ones;
         // The fraction at the top, its leading bit included only where it is stored.
-        let fraction = ((bits as u64) << (64 - self.precision)) & !(((!self.explicit) as u64) << 63);
+        let fraction =
+            ((bits as u64) << (64 - self.precision)) & !(((!self.explicit) as u64) << 63);
         let leading = 1 << 63;
         if exponent == all_ones {
             if self.explicit && fraction & leading == 0 {
@@ -264,7 +305,10 @@ impl Format {
             }
             return match fraction & !leading {
                 0 => Value::Infinity(sign),
-                payload => Value::Nan { sign, significand: payload | leading },
+                payload => Value::Nan {
+                    sign,
+                    significand: payload | leading,
+                },
             };
         }
         if exponent == 0 {
@@ -301,13 +345,16 @@ impl Format {
             Value::Infinity(_) => (all_ones, 1 << 63),
             Value::Nan { significand, .. } => (all_ones, significand),
             Value::Unsupported => (all_ones, 3 << 62),
-            Value::Finite(n) if n.exponent < self.min_exponent() => {
-                (0, n.significand >> (self.min_exponent() - n.exponent) as u32)
-            }
+            Value::Finite(n) if n.exponent < self.min_exponent() => (
+                0,
+                n.significand >> (self.min_exponent() - n.exponent) as u32,
+            ),
             Value::Finite(n) => ((n.exponent + self.max_exponent()) as u128, n.significand),
         };
         let sign = matches!(value, Value::Unsupported) || value.sign();
-        (sign as u128) << (stored + self.exponent_bits) | exponent << stored | (significand >> drop) as u128 & mask
+        (sign as u128) << (stored + self.exponent_bits)
+            | exponent << stored
+            | (significand >> drop) as u128 & mask
     }
 }
 
@@ -317,11 +364,29 @@ mod tests {
 
     #[test]
     fn what_is_unpacked_packs_to_the_same_bits() {
-        for bits in [0u32, 1, 0x7F_FFFF, 0x80_0000, 0x3F80_0000, 0x7F80_0000, 0x7FC0_0001, 0xFF80_0001, 0x8000_0001] {
-            assert_eq!(Format::SINGLE.pack(Format::SINGLE.unpack(bits.into(), false)), bits.into(), "{bits:x}");
+        for bits in [
+            0u32,
+            1,
+            0x7F_FFFF,
+            0x80_0000,
+            0x3F80_0000,
+            0x7F80_0000,
+            0x7FC0_0001,
+            0xFF80_0001,
+            0x8000_0001,
+        ] {
+            assert_eq!(
+                Format::SINGLE.pack(Format::SINGLE.unpack(bits.into(), false)),
+                bits.into(),
+                "{bits:x}"
+            );
         }
         for bits in [0u16, 1, 0x3FF, 0x400, 0x7BFF, 0xFC00, 0x7E01] {
-            assert_eq!(Format::HALF.pack(Format::HALF.unpack(bits.into(), false)), bits.into(), "{bits:x}");
+            assert_eq!(
+                Format::HALF.pack(Format::HALF.unpack(bits.into(), false)),
+                bits.into(),
+                "{bits:x}"
+            );
         }
         let one = 0x3FFF_8000_0000_0000_0000;
         assert_eq!(Format::EXTENDED.unpack(one, false), Value::ONE);
@@ -330,7 +395,13 @@ mod tests {
 
     #[test]
     fn unnormals_are_unsupported() {
-        assert_eq!(Format::EXTENDED.unpack(0x3FFF_4000_0000_0000_0000, false), Value::Unsupported);
-        assert_eq!(Format::EXTENDED.unpack(0x7FFF_0000_0000_0000_0000, false), Value::Unsupported);
+        assert_eq!(
+            Format::EXTENDED.unpack(0x3FFF_4000_0000_0000_0000, false),
+            Value::Unsupported
+        );
+        assert_eq!(
+            Format::EXTENDED.unpack(0x7FFF_0000_0000_0000_0000, false),
+            Value::Unsupported
+        );
     }
 }

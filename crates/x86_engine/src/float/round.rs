@@ -7,16 +7,33 @@ const X87_WRAP: i32 = 24576;
 
 /// Rounds `(-1)^sign * significand * 2^(exponent - 127)` to `format`. Bit 0 of the significand may be a sticky bit:
 /// it stands for anything nonzero below. Tininess is detected after rounding, as on every x86.
-pub fn round(sign: bool, exponent: i32, significand: u128, format: Format, context: &mut Context) -> Value {
+pub fn round(
+    sign: bool,
+    exponent: i32,
+    significand: u128,
+    format: Format,
+    context: &mut Context,
+) -> Value {
     if significand == 0 {
         return Value::Zero(sign);
     }
     let shift = significand.leading_zeros();
     let (exponent, significand) = (exponent - shift as i32, significand << shift);
-    let precision = if format == Format::EXTENDED { context.precision } else { format.precision };
+    let precision = if format == Format::EXTENDED {
+        context.precision
+    } else {
+        format.precision
+    };
 
     let rounded = cut(sign, significand, precision, context.rounding);
-    let result = |exponent, significand| Value::Finite(Number { sign, exponent, significand, denormal: false });
+    let result = |exponent, significand| {
+        Value::Finite(Number {
+            sign,
+            exponent,
+            significand,
+            denormal: false,
+        })
+    };
     let (new_exponent, new_significand) = rounded.normal(exponent);
 
     if new_exponent > format.max_exponent() {
@@ -57,7 +74,12 @@ pub fn round(sign: bool, exponent: i32, significand: u128, format: Format, conte
             return Value::Zero(sign);
         }
         let shift = (format.min_exponent() - exponent) as u32;
-        let rounded = cut(sign, shift_right_sticky(significand, shift), precision, context.rounding);
+        let rounded = cut(
+            sign,
+            shift_right_sticky(significand, shift),
+            precision,
+            context.rounding,
+        );
         context.rounded_up = rounded.up;
         if rounded.inexact {
             context.raise(flag::UNDERFLOW | flag::INEXACT);
@@ -97,7 +119,11 @@ struct Cut {
 impl Cut {
     /// Exponent and significand after a possible carry.
     fn normal(&self, exponent: i32) -> (i32, u64) {
-        if self.kept >> 64 != 0 { (exponent + 1, 1 << 63) } else { (exponent, self.kept as u64) }
+        if self.kept >> 64 != 0 {
+            (exponent + 1, 1 << 63)
+        } else {
+            (exponent, self.kept as u64)
+        }
     }
 }
 
@@ -114,5 +140,9 @@ fn cut(sign: bool, significand: u128, precision: u32, rounding: Rounding) -> Cut
             Rounding::Up => !sign,
             Rounding::Zero => false,
         };
-    Cut { kept: (kept + u128::from(up)) << (64 - precision), inexact: rest != 0, up }
+    Cut {
+        kept: (kept + u128::from(up)) << (64 - precision),
+        inexact: rest != 0,
+        up,
+    }
 }

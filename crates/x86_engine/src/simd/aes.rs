@@ -9,7 +9,8 @@ const S_BOX: [u8; 256] = {
     let mut i = 0;
     while i < 256 {
         let x = gfni::inverse(i as u8);
-        table[i] = x ^ x.rotate_left(1) ^ x.rotate_left(2) ^ x.rotate_left(3) ^ x.rotate_left(4) ^ 0x63;
+        table[i] =
+            x ^ x.rotate_left(1) ^ x.rotate_left(2) ^ x.rotate_left(3) ^ x.rotate_left(4) ^ 0x63;
         i += 1;
     }
     table
@@ -74,7 +75,9 @@ fn mix(state: u128, row: [u8; 4]) -> u128 {
     map(state, |column: u32| {
         let bytes = column.to_le_bytes();
         u32::from_le_bytes([0, 1, 2, 3].map(|r| {
-            (0..4).fold(0, |sum, c| sum ^ gfni::multiply(bytes[c], row[(c + 4 - r) % 4]))
+            (0..4).fold(0, |sum, c| {
+                sum ^ gfni::multiply(bytes[c], row[(c + 4 - r) % 4])
+            })
         }))
     })
 }
@@ -87,11 +90,13 @@ mod tests {
     #[test]
     fn the_first_round_of_the_standards_example() {
         let state = u128::from_be_bytes([
-            0x19, 0x3d, 0xe3, 0xbe, 0xa0, 0xf4, 0xe2, 0x2b, 0x9a, 0xc6, 0x8d, 0x2a, 0xe9, 0xf8, 0x48, 0x08,
+            0x19, 0x3d, 0xe3, 0xbe, 0xa0, 0xf4, 0xe2, 0x2b, 0x9a, 0xc6, 0x8d, 0x2a, 0xe9, 0xf8,
+            0x48, 0x08,
         ])
         .swap_bytes();
         let mixed = u128::from_be_bytes([
-            0x04, 0x66, 0x81, 0xe5, 0xe0, 0xcb, 0x19, 0x9a, 0x48, 0xf8, 0xd3, 0x7a, 0x28, 0x06, 0x26, 0x4c,
+            0x04, 0x66, 0x81, 0xe5, 0xe0, 0xcb, 0x19, 0x9a, 0x48, 0xf8, 0xd3, 0x7a, 0x28, 0x06,
+            0x26, 0x4c,
         ])
         .swap_bytes();
         assert_eq!(encrypt_round(state, 0), mixed);

@@ -17,18 +17,38 @@ pub struct Shape {
     pub packed: bool,
 }
 
-pub const PS: Shape = Shape { format: Format::SINGLE, packed: true };
-pub const PD: Shape = Shape { format: Format::DOUBLE, packed: true };
-pub const SS: Shape = Shape { format: Format::SINGLE, packed: false };
-pub const SD: Shape = Shape { format: Format::DOUBLE, packed: false };
+pub const PS: Shape = Shape {
+    format: Format::SINGLE,
+    packed: true,
+};
+pub const PD: Shape = Shape {
+    format: Format::DOUBLE,
+    packed: true,
+};
+pub const SS: Shape = Shape {
+    format: Format::SINGLE,
+    packed: false,
+};
+pub const SD: Shape = Shape {
+    format: Format::DOUBLE,
+    packed: false,
+};
 
 impl Shape {
     pub fn element_bits(self) -> usize {
-        if self.format == Format::SINGLE { 32 } else { 64 }
+        if self.format == Format::SINGLE {
+            32
+        } else {
+            64
+        }
     }
 
     pub fn get(self, vector: u128, index: usize) -> u64 {
-        if self.format == Format::SINGLE { u32::get(vector, index).into() } else { u64::get(vector, index) }
+        if self.format == Format::SINGLE {
+            u32::get(vector, index).into()
+        } else {
+            u64::get(vector, index)
+        }
     }
 
     /// Applies `f` to the elements this shape has in one 128-bit lane; a scalar one keeps the rest of `first`.
@@ -115,12 +135,21 @@ pub fn pairwise(mnemonic: Mnemonic) -> Option<(Shape, Pairwise)> {
 }
 
 /// One 128-bit lane of a [`Pairwise`] operation.
-pub fn apply_pairwise(shape: Shape, kind: Pairwise, a: u128, b: u128, context: &mut Context) -> u128 {
+pub fn apply_pairwise(
+    shape: Shape,
+    kind: Pairwise,
+    a: u128,
+    b: u128,
+    context: &mut Context,
+) -> u128 {
     let (bits, count) = (shape.element_bits(), 128 / shape.element_bits());
     (0..count).fold(0, |vector, i| {
         let k = i % (count / 2);
         let source = if i < count / 2 { a } else { b };
-        let (x, y) = (shape.get(source, 2 * k), shape.get(source, (2 * k + 1) % count));
+        let (x, y) = (
+            shape.get(source, 2 * k),
+            shape.get(source, (2 * k + 1) % count),
+        );
         let element = match kind {
             Pairwise::Add => add(x, y, shape.format, context),
             Pairwise::Subtract => subtract(x, y, shape.format, context),
@@ -141,19 +170,54 @@ fn close(value: Value, format: Format) -> u64 {
 }
 
 pub fn add(a: u64, b: u64, format: Format, context: &mut Context) -> u64 {
-    close(float::add(open(a, format, context), open(b, format, context), format, context), format)
+    close(
+        float::add(
+            open(a, format, context),
+            open(b, format, context),
+            format,
+            context,
+        ),
+        format,
+    )
 }
 pub fn subtract(a: u64, b: u64, format: Format, context: &mut Context) -> u64 {
-    close(float::subtract(open(a, format, context), open(b, format, context), format, context), format)
+    close(
+        float::subtract(
+            open(a, format, context),
+            open(b, format, context),
+            format,
+            context,
+        ),
+        format,
+    )
 }
 pub fn multiply(a: u64, b: u64, format: Format, context: &mut Context) -> u64 {
-    close(float::multiply(open(a, format, context), open(b, format, context), format, context), format)
+    close(
+        float::multiply(
+            open(a, format, context),
+            open(b, format, context),
+            format,
+            context,
+        ),
+        format,
+    )
 }
 fn divide(a: u64, b: u64, format: Format, context: &mut Context) -> u64 {
-    close(float::divide(open(a, format, context), open(b, format, context), format, context), format)
+    close(
+        float::divide(
+            open(a, format, context),
+            open(b, format, context),
+            format,
+            context,
+        ),
+        format,
+    )
 }
 fn square_root(_: u64, b: u64, format: Format, context: &mut Context) -> u64 {
-    close(float::square_root(open(b, format, context), format, context), format)
+    close(
+        float::square_root(open(b, format, context), format, context),
+        format,
+    )
 }
 
 /// MIN: the second operand unless the first is less. NaNs and equal zeros give the second as it is.
@@ -165,16 +229,26 @@ fn maximum(a: u64, b: u64, format: Format, context: &mut Context) -> u64 {
 }
 fn choose(a: u64, b: u64, first_if: Ordering, format: Format, context: &mut Context) -> u64 {
     let (x, y) = (open(a, format, context), open(b, format, context));
-    let chosen = if float::compare(x, y, true, context) == Some(first_if) { x } else { y };
+    let chosen = if float::compare(x, y, true, context) == Some(first_if) {
+        x
+    } else {
+        y
+    };
     close(chosen, format)
 }
 
 /// RCP and RSQRT are approximations whose bits differ between vendors and models; all keep the relative error below
 /// 1.5 * 2^-12. Ours is the exact result rounded to 12 significant bits.
-const APPROXIMATION: Format = Format { precision: 12, exponent_bits: 8, explicit: false };
+const APPROXIMATION: Format = Format {
+    precision: 12,
+    exponent_bits: 8,
+    explicit: false,
+};
 
 fn reciprocal(_: u64, b: u64, format: Format, _: &mut Context) -> u64 {
-    approximate(b, format, |x, context| float::divide(Value::ONE, x, APPROXIMATION, context))
+    approximate(b, format, |x, context| {
+        float::divide(Value::ONE, x, APPROXIMATION, context)
+    })
 }
 
 fn reciprocal_root(_: u64, b: u64, format: Format, _: &mut Context) -> u64 {
@@ -216,7 +290,12 @@ pub fn compare(a: u64, b: u64, control: u8, format: Format, context: &mut Contex
     ];
     // Of the first sixteen, the order predicates signal; the second sixteen turn that round.
     let signalling = matches!(control & 3, 1 | 2) != (control & 16 != 0);
-    let relation = match float::compare(open(a, format, context), open(b, format, context), signalling, context) {
+    let relation = match float::compare(
+        open(a, format, context),
+        open(b, format, context),
+        signalling,
+        context,
+    ) {
         Some(Ordering::Less) => LESS,
         Some(Ordering::Equal) => EQUAL,
         Some(Ordering::Greater) => GREATER,
@@ -230,8 +309,19 @@ pub fn compare(a: u64, b: u64, control: u8, format: Format, context: &mut Contex
 }
 
 /// COMISS and its kin: ZF, PF and CF in their RFLAGS places.
-pub fn compare_flags(a: u64, b: u64, signalling: bool, format: Format, context: &mut Context) -> u64 {
-    match float::compare(open(a, format, context), open(b, format, context), signalling, context) {
+pub fn compare_flags(
+    a: u64,
+    b: u64,
+    signalling: bool,
+    format: Format,
+    context: &mut Context,
+) -> u64 {
+    match float::compare(
+        open(a, format, context),
+        open(b, format, context),
+        signalling,
+        context,
+    ) {
         None => 0x45,
         Some(Ordering::Less) => 0x01,
         Some(Ordering::Equal) => 0x40,
@@ -241,14 +331,25 @@ pub fn compare_flags(a: u64, b: u64, signalling: bool, format: Format, context: 
 
 /// ROUNDPS and its kin. Denormal operands raise nothing here.
 pub fn round_to_integral(b: u64, control: u8, format: Format, context: &mut Context) -> u64 {
-    let rounding = if control & 4 != 0 { context.rounding } else { Rounding::from_bits(control.into()) };
+    let rounding = if control & 4 != 0 {
+        context.rounding
+    } else {
+        Rounding::from_bits(control.into())
+    };
     let value = open(b, format, context);
-    close(float::to_integral(value, rounding, control & 8 != 0, context), format)
+    close(
+        float::to_integral(value, rounding, control & 8 != 0, context),
+        format,
+    )
 }
 
 /// DPPS and DPPD on one lane: products where the high bits of `control` say, sums where the low ones do.
 pub fn dot_product(a: u128, b: u128, control: u8, shape: Shape, context: &mut Context) -> u128 {
-    let (bits, count, format) = (shape.element_bits(), 128 / shape.element_bits(), shape.format);
+    let (bits, count, format) = (
+        shape.element_bits(),
+        128 / shape.element_bits(),
+        shape.format,
+    );
     let mut terms = [0u64; 4];
     for (i, term) in terms.iter_mut().enumerate().take(count) {
         if control >> (4 + i) & 1 != 0 {
@@ -267,12 +368,18 @@ pub fn dot_product(a: u128, b: u128, control: u8, shape: Shape, context: &mut Co
             }
         }
     }
-    (0..count).filter(|i| control >> i & 1 != 0).fold(0, |v, i| v | u128::from(sum) << (bits * i))
+    (0..count)
+        .filter(|i| control >> i & 1 != 0)
+        .fold(0, |v, i| v | u128::from(sum) << (bits * i))
 }
 
 /// To a signed integer of `bits` bits; the integer indefinite when it does not fit.
 pub fn to_integer(a: u64, bits: u32, truncate: bool, format: Format, context: &mut Context) -> u64 {
-    let rounding = if truncate { Rounding::Zero } else { context.rounding };
+    let rounding = if truncate {
+        Rounding::Zero
+    } else {
+        context.rounding
+    };
     let value = open(a, format, context);
     match float::to_integer(value, bits, rounding, context) {
         Some(integer) if bits == 32 => u64::from(integer as u32),
@@ -305,7 +412,11 @@ pub fn to_half(a: u32, control: u8, context: &mut Context) -> u16 {
         context.rounding = Rounding::from_bits(control.into());
     }
     context.flush_to_zero = false;
-    let result = float::to_format(open(a.into(), Format::SINGLE, context), Format::HALF, context);
+    let result = float::to_format(
+        open(a.into(), Format::SINGLE, context),
+        Format::HALF,
+        context,
+    );
     (context.rounding, context.flush_to_zero) = (rounding, flush);
     Format::HALF.pack(result) as u16
 }
@@ -315,7 +426,9 @@ mod tests {
     use super::*;
 
     fn run(mnemonic: Mnemonic, a: u64, b: u64, mxcsr: u32) -> (u64, u8) {
-        let (shape, f) = binary(mnemonic).or_else(|| unary(mnemonic)).expect("in the table");
+        let (shape, f) = binary(mnemonic)
+            .or_else(|| unary(mnemonic))
+            .expect("in the table");
         let mut context = Context::from_mxcsr(mxcsr);
         let result = f(a, b, shape.format, &mut context);
         (result, context.raised)
@@ -326,13 +439,19 @@ mod tests {
     fn arithmetic_rounds_as_the_host_does() {
         let mut seed = 0x9E37_79B9_7F4A_7C15u64;
         let mut next = || {
-            seed = seed.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(0x1405_7B7E_F767_814F);
+            seed = seed
+                .wrapping_mul(0x5851_F42D_4C95_7F2D)
+                .wrapping_add(0x1405_7B7E_F767_814F);
             (seed ^ seed >> 29).rotate_left(17)
         };
         for _ in 0..20_000 {
             let (a, b) = (next(), next());
             // Exponents near each other, too.
-            let b = if a & 1 == 0 { a & 0xFFF0 << 48 ^ b & 0x803F_FFFF_FFFF_FFFF } else { b };
+            let b = if a & 1 == 0 {
+                a & 0xFFF0 << 48 ^ b & 0x803F_FFFF_FFFF_FFFF
+            } else {
+                b
+            };
             let (x, y) = (f64::from_bits(a), f64::from_bits(b));
             let checks = [
                 (Mnemonic::Addsd, x + y),
@@ -343,8 +462,13 @@ mod tests {
             ];
             for (mnemonic, expected) in checks {
                 let (result, _) = run(mnemonic, a, b, 0x1F80);
-                let agree = result == expected.to_bits() || expected.is_nan() && f64::from_bits(result).is_nan();
-                assert!(agree, "{mnemonic:?} {a:016x} {b:016x}: {result:016x}, host {:016x}", expected.to_bits());
+                let agree = result == expected.to_bits()
+                    || expected.is_nan() && f64::from_bits(result).is_nan();
+                assert!(
+                    agree,
+                    "{mnemonic:?} {a:016x} {b:016x}: {result:016x}, host {:016x}",
+                    expected.to_bits()
+                );
             }
         }
     }
@@ -352,21 +476,36 @@ mod tests {
     #[test]
     fn the_smallest_denormal_halved_underflows_to_zero() {
         let (half, tiny) = (0.5f64.to_bits(), 1);
-        assert_eq!(run(Mnemonic::Mulsd, tiny, half, 0x1F80), (0, flag::DENORMAL | flag::UNDERFLOW | flag::INEXACT));
+        assert_eq!(
+            run(Mnemonic::Mulsd, tiny, half, 0x1F80),
+            (0, flag::DENORMAL | flag::UNDERFLOW | flag::INEXACT)
+        );
         assert_eq!(run(Mnemonic::Mulsd, tiny, half, 0x1FC0), (0, 0));
     }
 
     #[test]
     fn minimum_of_a_nan_is_the_second_operand_untouched() {
         let signalling = 0x7FF0_0000_0000_0001;
-        assert_eq!(run(Mnemonic::Minsd, 5, signalling, 0x1F80), (signalling, flag::INVALID));
-        assert_eq!(run(Mnemonic::Minsd, signalling, 5, 0x1F80), (5, flag::INVALID));
+        assert_eq!(
+            run(Mnemonic::Minsd, 5, signalling, 0x1F80),
+            (signalling, flag::INVALID)
+        );
+        assert_eq!(
+            run(Mnemonic::Minsd, signalling, 5, 0x1F80),
+            (5, flag::INVALID)
+        );
     }
 
     #[test]
     fn a_quiet_order_predicate_does_not_signal() {
         let nan = f64::NAN.to_bits();
-        for (control, raised) in [(1, flag::INVALID), (17, 0), (0, 0), (16, flag::INVALID), (13, flag::INVALID)] {
+        for (control, raised) in [
+            (1, flag::INVALID),
+            (17, 0),
+            (0, 0),
+            (16, flag::INVALID),
+            (13, flag::INVALID),
+        ] {
             let mut context = Context::from_mxcsr(0x1F80);
             compare(nan, 0, control, Format::DOUBLE, &mut context);
             assert_eq!(context.raised, raised, "predicate {control}");

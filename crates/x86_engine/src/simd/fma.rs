@@ -94,7 +94,13 @@ pub fn spelling(mnemonic: Mnemonic) -> Option<(Order, Kind, Shape)> {
 }
 
 /// One 128-bit lane; `operands` in the instruction's order.
-pub fn apply(order: Order, kind: Kind, shape: Shape, operands: [u128; 3], context: &mut Context) -> u128 {
+pub fn apply(
+    order: Order,
+    kind: Kind,
+    shape: Shape,
+    operands: [u128; 3],
+    context: &mut Context,
+) -> u128 {
     let [first, second, third] = operands;
     let (x, y, z) = match order {
         Order::O132 => (first, third, second),
@@ -103,7 +109,11 @@ pub fn apply(order: Order, kind: Kind, shape: Shape, operands: [u128; 3], contex
     };
     let mut index = 0;
     shape.apply(first, 0, |_, _| {
-        let open = |v| shape.format.unpack(shape.get(v, index).into(), context.denormals_are_zero);
+        let open = |v| {
+            shape
+                .format
+                .unpack(shape.get(v, index).into(), context.denormals_are_zero)
+        };
         let (a, b, c) = (open(x), open(y), open(z));
         let even = index % 2 == 0;
         index += 1;
@@ -116,9 +126,19 @@ pub fn apply(order: Order, kind: Kind, shape: Shape, operands: [u128; 3], contex
             Kind::AlternateAddFirst => (false, !even),
         };
         // NaNs keep their sign.
-        let a = if negate_product && !a.is_nan() { a.negated() } else { a };
-        let c = if negate_addend && !c.is_nan() { c.negated() } else { c };
-        shape.format.pack(fused_multiply_add(a, b, c, shape.format, context)) as u64
+        let a = if negate_product && !a.is_nan() {
+            a.negated()
+        } else {
+            a
+        };
+        let c = if negate_addend && !c.is_nan() {
+            c.negated()
+        } else {
+            c
+        };
+        shape
+            .format
+            .pack(fused_multiply_add(a, b, c, shape.format, context)) as u64
     })
 }
 
@@ -131,16 +151,26 @@ mod tests {
     fn fused_results_are_rounded_once_as_the_hosts_are() {
         let mut seed = 1u64;
         let mut next = || {
-            seed = seed.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(0x1405_7B7E_F767_814F);
+            seed = seed
+                .wrapping_mul(0x5851_F42D_4C95_7F2D)
+                .wrapping_add(0x1405_7B7E_F767_814F);
             (seed ^ seed >> 29).rotate_left(17)
         };
         for _ in 0..10_000 {
             let exponent = |r: u64| r & 0x807F_FFFF_FFFF_FFFF | 0x3F80 << 48;
             let (a, b, c) = (exponent(next()), exponent(next()), exponent(next()));
-            let expected = f64::from_bits(a).mul_add(f64::from_bits(b), f64::from_bits(c)).to_bits();
+            let expected = f64::from_bits(a)
+                .mul_add(f64::from_bits(b), f64::from_bits(c))
+                .to_bits();
             let (order, kind, shape) = spelling(Mnemonic::Vfmadd213sd).expect("in the table");
             let mut context = Context::from_mxcsr(0x1F80);
-            let result = apply(order, kind, shape, [b.into(), a.into(), c.into()], &mut context) as u64;
+            let result = apply(
+                order,
+                kind,
+                shape,
+                [b.into(), a.into(), c.into()],
+                &mut context,
+            ) as u64;
             assert_eq!(result, expected, "{a:016x} {b:016x} {c:016x}");
         }
     }

@@ -33,19 +33,43 @@ pub fn binary(mnemonic: Mnemonic) -> Option<Binary> {
 
         Pmullw | Vpmullw => |a, b| zip(a, b, u16::wrapping_mul),
         Pmulld | Vpmulld => |a, b| zip(a, b, u32::wrapping_mul),
-        Pmulhw | Vpmulhw => |a, b| zip(a, b, |x: i16, y: i16| ((i32::from(x) * i32::from(y)) >> 16) as i16),
-        Pmulhuw | Vpmulhuw => |a, b| zip(a, b, |x: u16, y: u16| ((u32::from(x) * u32::from(y)) >> 16) as u16),
-        Pmulhrsw | Vpmulhrsw => {
-            |a, b| zip(a, b, |x: i16, y: i16| ((((i32::from(x) * i32::from(y)) >> 14) + 1) >> 1) as i16)
+        Pmulhw | Vpmulhw => |a, b| {
+            zip(a, b, |x: i16, y: i16| {
+                ((i32::from(x) * i32::from(y)) >> 16) as i16
+            })
+        },
+        Pmulhuw | Vpmulhuw => |a, b| {
+            zip(a, b, |x: u16, y: u16| {
+                ((u32::from(x) * u32::from(y)) >> 16) as u16
+            })
+        },
+        Pmulhrsw | Vpmulhrsw => |a, b| {
+            zip(a, b, |x: i16, y: i16| {
+                ((((i32::from(x) * i32::from(y)) >> 14) + 1) >> 1) as i16
+            })
+        },
+        Pmuludq | Vpmuludq => {
+            |a, b| zip(a, b, |x: u64, y: u64| (x & 0xFFFF_FFFF) * (y & 0xFFFF_FFFF))
         }
-        Pmuludq | Vpmuludq => |a, b| zip(a, b, |x: u64, y: u64| (x & 0xFFFF_FFFF) * (y & 0xFFFF_FFFF)),
-        Pmuldq | Vpmuldq => |a, b| zip(a, b, |x: u64, y: u64| i64::from(x as i32) * i64::from(y as i32)),
+        Pmuldq | Vpmuldq => |a, b| {
+            zip(a, b, |x: u64, y: u64| {
+                i64::from(x as i32) * i64::from(y as i32)
+            })
+        },
         Pmaddwd | Vpmaddwd => multiply_add_words,
         Pmaddubsw | Vpmaddubsw => multiply_add_bytes,
         Psadbw | Vpsadbw => sum_of_differences,
 
-        Pavgb | Vpavgb => |a, b| zip(a, b, |x: u8, y: u8| (u16::from(x) + u16::from(y)).div_ceil(2) as u8),
-        Pavgw | Vpavgw => |a, b| zip(a, b, |x: u16, y: u16| (u32::from(x) + u32::from(y)).div_ceil(2) as u16),
+        Pavgb | Vpavgb => |a, b| {
+            zip(a, b, |x: u8, y: u8| {
+                (u16::from(x) + u16::from(y)).div_ceil(2) as u8
+            })
+        },
+        Pavgw | Vpavgw => |a, b| {
+            zip(a, b, |x: u16, y: u16| {
+                (u32::from(x) + u32::from(y)).div_ceil(2) as u16
+            })
+        },
         Pminub | Vpminub => |a, b| zip(a, b, u8::min),
         Pminuw | Vpminuw => |a, b| zip(a, b, u16::min),
         Pminud | Vpminud => |a, b| zip(a, b, u32::min),
@@ -155,15 +179,28 @@ fn multiply_add_bytes(a: u128, b: u128) -> u128 {
 }
 
 fn sum_of_differences(a: u128, b: u128) -> u128 {
-    build(|i| (8 * i..8 * i + 8).map(|k| u64::from(u8::get(a, k).abs_diff(u8::get(b, k)))).sum::<u64>())
+    build(|i| {
+        (8 * i..8 * i + 8)
+            .map(|k| u64::from(u8::get(a, k).abs_diff(u8::get(b, k))))
+            .sum::<u64>()
+    })
 }
 
 fn shuffle_bytes(a: u128, control: u128) -> u128 {
-    map(control, |c: u8| if c & 0x80 != 0 { 0 } else { u8::get(a, usize::from(c & 15)) })
+    map(control, |c: u8| {
+        if c & 0x80 != 0 {
+            0
+        } else {
+            u8::get(a, usize::from(c & 15))
+        }
+    })
 }
 
 fn smallest_word(a: u128) -> u128 {
-    let (index, word) = (0..8).map(|i| (i, u16::get(a, i))).min_by_key(|&(_, word)| word).unwrap_or((0, 0));
+    let (index, word) = (0..8)
+        .map(|i| (i, u16::get(a, i)))
+        .min_by_key(|&(_, word)| word)
+        .unwrap_or((0, 0));
     u128::from(word) | (index as u128) << 16
 }
 

@@ -53,7 +53,11 @@ pub fn zip<T: Lane, U: Lane>(a: u128, b: u128, f: impl Fn(T, T) -> U) -> u128 {
 #[inline(always)]
 pub fn pairs<T: Lane, U: Lane>(a: u128, b: u128, f: impl Fn(T, T) -> U) -> u128 {
     build(|i| {
-        let (source, k) = if i < U::COUNT / 2 { (a, i) } else { (b, i - U::COUNT / 2) };
+        let (source, k) = if i < U::COUNT / 2 {
+            (a, i)
+        } else {
+            (b, i - U::COUNT / 2)
+        };
         f(T::get(source, 2 * k), T::get(source, 2 * k + 1))
     })
 }
@@ -61,7 +65,13 @@ pub fn pairs<T: Lane, U: Lane>(a: u128, b: u128, f: impl Fn(T, T) -> U) -> u128 
 /// Packs the wide lanes of `a`, then of `b`, into narrow ones.
 #[inline(always)]
 pub fn pack<T: Lane, U: Lane>(a: u128, b: u128, f: impl Fn(T) -> U) -> u128 {
-    build(|i| if i < T::COUNT { f(T::get(a, i)) } else { f(T::get(b, i - T::COUNT)) })
+    build(|i| {
+        if i < T::COUNT {
+            f(T::get(a, i))
+        } else {
+            f(T::get(b, i - T::COUNT))
+        }
+    })
 }
 
 /// Interleaves the low (`high` false) or high halves of `a` and `b`.
@@ -78,7 +88,10 @@ mod tests {
     #[test]
     fn lanes_are_counted_from_the_least_significant() {
         assert_eq!(u16::get(0x0003_0002_0001, 1), 2);
-        assert_eq!(build(|i| i as u32), 0x0000_0003_0000_0002_0000_0001_0000_0000);
+        assert_eq!(
+            build(|i| i as u32),
+            0x0000_0003_0000_0002_0000_0001_0000_0000
+        );
         assert_eq!((-1i16).put(1), 0xFFFF_0000);
     }
 

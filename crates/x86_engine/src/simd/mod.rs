@@ -13,3 +13,4 @@ pub mod sha;
 pub mod shift;
 pub mod shuffle;
 pub mod string_compare;
+pub mod xstate;

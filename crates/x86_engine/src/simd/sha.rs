@@ -59,8 +59,20 @@ pub fn sha256_rounds(a: u128, b: u128, wk: u128) -> u128 {
         let majority = (a & b) ^ (a & c) ^ (b & c);
         let s1 = e.rotate_right(6) ^ e.rotate_right(11) ^ e.rotate_right(25);
         let s0 = a.rotate_right(2) ^ a.rotate_right(13) ^ a.rotate_right(22);
-        let t = choose.wrapping_add(s1).wrapping_add(u32::get(wk, index)).wrapping_add(h);
-        (a, b, c, d, e, f, g, h) = (t.wrapping_add(majority).wrapping_add(s0), a, b, c, d.wrapping_add(t), e, f, g);
+        let t = choose
+            .wrapping_add(s1)
+            .wrapping_add(u32::get(wk, index))
+            .wrapping_add(h);
+        (a, b, c, d, e, f, g, h) = (
+            t.wrapping_add(majority).wrapping_add(s0),
+            a,
+            b,
+            c,
+            d.wrapping_add(t),
+            e,
+            f,
+            g,
+        );
     }
     let _ = (c, d, g, h);
     vector([f, e, b, a])
@@ -82,7 +94,12 @@ pub fn sha256_message2(a: u128, b: u128) -> u128 {
     let (a, w14, w15) = (words(a), u32::get(b, 2), u32::get(b, 3));
     let w16 = a[0].wrapping_add(sigma(w14));
     let w17 = a[1].wrapping_add(sigma(w15));
-    vector([w16, w17, a[2].wrapping_add(sigma(w16)), a[3].wrapping_add(sigma(w17))])
+    vector([
+        w16,
+        w17,
+        a[2].wrapping_add(sigma(w16)),
+        a[3].wrapping_add(sigma(w17)),
+    ])
 }
 
 #[cfg(test)]
@@ -99,6 +116,9 @@ mod tests {
     /// FIPS 180-4, 6.1.2: from the initial state with zero message words.
     #[test]
     fn four_rounds_of_sha1_from_zero_are_the_constant_mixed() {
-        assert_eq!(u32::get(sha1_rounds(0, 0, 1), 0), 0x6ED9_EBA1u32.rotate_left(30));
+        assert_eq!(
+            u32::get(sha1_rounds(0, 0, 1), 0),
+            0x6ED9_EBA1u32.rotate_left(30)
+        );
     }
 }

@@ -14,12 +14,16 @@ pub fn binary_immediate(mnemonic: Mnemonic) -> Option<WithImmediate> {
     use Mnemonic::*;
     Some(match mnemonic {
         Palignr | Vpalignr => |a, b, n, _| align_right(a, b, n),
-        Shufps | Vshufps => |a, b, n, _| build(|i| u32::get(if i < 2 { a } else { b }, select(n, i))),
+        Shufps | Vshufps => {
+            |a, b, n, _| build(|i| u32::get(if i < 2 { a } else { b }, select(n, i)))
+        }
         Shufpd | Vshufpd => |a, b, n, lane| {
             let n = usize::from(n >> (2 * lane));
             u128::from(u64::get(a, n & 1)) | u128::from(u64::get(b, n >> 1 & 1)) << 64
         },
-        Pblendw | Vpblendw => |a, b, n, _| build(|i| u16::get(if n >> i & 1 == 0 { a } else { b }, i)),
+        Pblendw | Vpblendw => {
+            |a, b, n, _| build(|i| u16::get(if n >> i & 1 == 0 { a } else { b }, i))
+        }
         Blendps | Vblendps | Vpblendd => |a, b, n, lane| {
             let n = n >> (4 * lane);
             build(|i| u32::get(if n >> i & 1 == 0 { a } else { b }, i))
@@ -29,9 +33,12 @@ pub fn binary_immediate(mnemonic: Mnemonic) -> Option<WithImmediate> {
             build(|i| u64::get(if n >> i & 1 == 0 { a } else { b }, i))
         },
         Mpsadbw | Vmpsadbw => multiple_differences,
-        Pclmulqdq | Vpclmulqdq => {
-            |a, b, n, _| clmul::multiply(u64::get(a, usize::from(n & 1)), u64::get(b, usize::from(n >> 4 & 1)))
-        }
+        Pclmulqdq | Vpclmulqdq => |a, b, n, _| {
+            clmul::multiply(
+                u64::get(a, usize::from(n & 1)),
+                u64::get(b, usize::from(n >> 4 & 1)),
+            )
+        },
         Gf2p8affineqb | Vgf2p8affineqb => |a, b, n, _| gfni::affine(a, b, n, false),
         Gf2p8affineinvqb | Vgf2p8affineinvqb => |a, b, n, _| gfni::affine(a, b, n, true),
         _ => return None,
@@ -43,9 +50,15 @@ pub fn unary_immediate(mnemonic: Mnemonic) -> Option<WithImmediate> {
     use Mnemonic::*;
     Some(match mnemonic {
         Pshufd | Vpshufd | Vpermilps => |_, b, n, _| build(|i| u32::get(b, select(n, i))),
-        Pshuflw | Vpshuflw => |_, b, n, _| build(|i| u16::get(b, if i < 4 { select(n, i) } else { i })),
-        Pshufhw | Vpshufhw => |_, b, n, _| build(|i| u16::get(b, if i < 4 { i } else { 4 + select(n, i - 4) })),
-        Vpermilpd => |_, b, n, lane| build(|i| u64::get(b, usize::from(n >> (2 * lane as usize + i) & 1))),
+        Pshuflw | Vpshuflw => {
+            |_, b, n, _| build(|i| u16::get(b, if i < 4 { select(n, i) } else { i }))
+        }
+        Pshufhw | Vpshufhw => {
+            |_, b, n, _| build(|i| u16::get(b, if i < 4 { i } else { 4 + select(n, i - 4) }))
+        }
+        Vpermilpd => {
+            |_, b, n, lane| build(|i| u64::get(b, usize::from(n >> (2 * lane as usize + i) & 1)))
+        }
         Aeskeygenassist | Vaeskeygenassist => |_, b, n, _| aes::key_generation_assist(b, n),
         _ => return None,
     })
@@ -69,7 +82,9 @@ fn multiple_differences(a: u128, b: u128, n: u8, lane: u32) -> u128 {
     let n = usize::from(n >> (3 * lane));
     let (a_from, b_from) = ((n >> 2 & 1) * 4, (n & 3) * 4);
     build(|i| {
-        (0..4).map(|k| u16::from(u8::get(a, a_from + i + k).abs_diff(u8::get(b, b_from + k)))).sum::<u16>()
+        (0..4)
+            .map(|k| u16::from(u8::get(a, a_from + i + k).abs_diff(u8::get(b, b_from + k))))
+            .sum::<u16>()
     })
 }
 
@@ -95,7 +110,13 @@ pub fn permute_quadwords(source: [u128; 2], control: u8) -> [u128; 2] {
 
 /// VPERM2F128 and VPERM2I128: each half of the result is one of four halves, or zero.
 pub fn permute_halves(a: [u128; 2], b: [u128; 2], control: u8) -> [u128; 2] {
-    [control, control >> 4].map(|c| if c & 8 != 0 { 0 } else { [a[0], a[1], b[0], b[1]][usize::from(c & 3)] })
+    [control, control >> 4].map(|c| {
+        if c & 8 != 0 {
+            0
+        } else {
+            [a[0], a[1], b[0], b[1]][usize::from(c & 3)]
+        }
+    })
 }
 
 /// PMOVSX and PMOVZX: widens the low lanes of `source`; the 256-bit form fills both halves.
@@ -135,6 +156,9 @@ mod tests {
     #[test]
     fn vpermq_reads_its_control_from_the_low_bits_up() {
         let v = [0x1_0000_0000_0000_0000, 0x3_0000_0000_0000_0002];
-        assert_eq!(permute_quadwords(v, 0b00_01_10_11), [0x2_0000_0000_0000_0003, 0x1]);
+        assert_eq!(
+            permute_quadwords(v, 0b00_01_10_11),
+            [0x2_0000_0000_0000_0003, 0x1]
+        );
     }
 }

@@ -44,7 +44,11 @@ pub fn explicit(a: u128, a_length: i64, b: u128, b_length: i64, control: u8) -> 
 /// Compares up to the first zero element of each operand.
 pub fn implicit(a: u128, b: u128, control: u8) -> Comparison {
     let elements = elements(control);
-    let length = |v| (0..elements).find(|&i| element(v, i, control) == 0).unwrap_or(elements);
+    let length = |v| {
+        (0..elements)
+            .find(|&i| element(v, i, control) == 0)
+            .unwrap_or(elements)
+    };
     compare(a, length(a), b, length(b), control)
 }
 
@@ -74,7 +78,11 @@ fn compare(a: u128, a_length: u32, b: u128, b_length: u32, control: u8) -> Compa
             // Equal any: is b[j] in the set a?
             0 => b_valid && (0..a_length).any(|i| a_at(i) == b_at(j)),
             // Ranges: is b[j] between a pair of a?
-            1 => b_valid && (0..a_length / 2).any(|i| a_at(2 * i) <= b_at(j) && b_at(j) <= a_at(2 * i + 1)),
+            1 => {
+                b_valid
+                    && (0..a_length / 2)
+                        .any(|i| a_at(2 * i) <= b_at(j) && b_at(j) <= a_at(2 * i + 1))
+            }
             // Equal each: two elements past both ends are equal.
             2 => match (j < a_length, b_valid) {
                 (true, true) => a_at(j) == b_at(j),
@@ -82,7 +90,9 @@ fn compare(a: u128, a_length: u32, b: u128, b_length: u32, control: u8) -> Compa
                 _ => false,
             },
             // Equal ordered: does a start at b[j]? What runs past the vector's end still counts.
-            _ => (0..a_length.min(elements - j)).all(|i| j + i < b_length && a_at(i) == b_at(j + i)),
+            _ => {
+                (0..a_length.min(elements - j)).all(|i| j + i < b_length && a_at(i) == b_at(j + i))
+            }
         };
         result |= u16::from(holds) << j;
     }
@@ -93,7 +103,12 @@ fn compare(a: u128, a_length: u32, b: u128, b_length: u32, control: u8) -> Compa
         3 => result ^= valid,
         _ => {}
     }
-    Comparison { result, elements, first_ends: a_length < elements, second_ends: b_length < elements }
+    Comparison {
+        result,
+        elements,
+        first_ends: a_length < elements,
+        second_ends: b_length < elements,
+    }
 }
 
 #[cfg(test)]
@@ -101,7 +116,9 @@ mod tests {
     use super::*;
 
     fn text(s: &str) -> u128 {
-        s.bytes().enumerate().fold(0, |v, (i, byte)| v | u128::from(byte) << (8 * i))
+        s.bytes()
+            .enumerate()
+            .fold(0, |v, (i, byte)| v | u128::from(byte) << (8 * i))
     }
 
     #[test]

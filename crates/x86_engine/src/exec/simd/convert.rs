@@ -17,10 +17,13 @@ const DOUBLE: Format = Format::DOUBLE;
 pub fn handler<P: RamPage + 'static>(instruction: &Instruction) -> Option<Handler<P>> {
     use Mnemonic::*;
     Some(match instruction.mnemonic() {
-        Cvtdq2ps | Vcvtdq2ps | Cvtps2dq | Vcvtps2dq | Cvttps2dq | Vcvttps2dq | Cvtdq2pd | Vcvtdq2pd | Cvtpd2dq
-        | Vcvtpd2dq | Cvttpd2dq | Vcvttpd2dq | Cvtps2pd | Vcvtps2pd | Cvtpd2ps | Vcvtpd2ps | Vcvtph2ps => packed,
-        Cvtss2sd | Vcvtss2sd | Cvtsd2ss | Vcvtsd2ss | Cvtsi2ss | Vcvtsi2ss | Cvtsi2sd | Vcvtsi2sd => to_scalar,
-        Cvtss2si | Vcvtss2si | Cvttss2si | Vcvttss2si | Cvtsd2si | Vcvtsd2si | Cvttsd2si | Vcvttsd2si => to_register,
+        Cvtdq2ps | Vcvtdq2ps | Cvtps2dq | Vcvtps2dq | Cvttps2dq | Vcvttps2dq | Cvtdq2pd
+        | Vcvtdq2pd | Cvtpd2dq | Vcvtpd2dq | Cvttpd2dq | Vcvttpd2dq | Cvtps2pd | Vcvtps2pd
+        | Cvtpd2ps | Vcvtpd2ps | Vcvtph2ps => packed,
+        Cvtss2sd | Vcvtss2sd | Cvtsd2ss | Vcvtsd2ss | Cvtsi2ss | Vcvtsi2ss | Cvtsi2sd
+        | Vcvtsi2sd => to_scalar,
+        Cvtss2si | Vcvtss2si | Cvttss2si | Vcvttss2si | Cvtsd2si | Vcvtsd2si | Cvttsd2si
+        | Vcvttsd2si => to_register,
         Vcvtps2ph => to_halves,
         _ => return None,
     })
@@ -45,7 +48,10 @@ fn source_size(instruction: &Instruction, operand: u32) -> usize {
     }
 }
 
-fn packed<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn packed<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     use Mnemonic::*;
     cpu.need_vectors(instruction)?;
     let mnemonic = instruction.mnemonic();
@@ -57,7 +63,11 @@ fn packed<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction)
         _ => (64, 32),
     };
     // As many elements as the wider side has.
-    let size = if to > from { instruction.op_register(0).size() } else { source_size(instruction, 1) };
+    let size = if to > from {
+        instruction.op_register(0).size()
+    } else {
+        source_size(instruction, 1)
+    };
     let count = size * 8 / from.max(to);
     let mut context = cpu.float_context();
     let mut result: Vector = [0; 2];
@@ -82,12 +92,18 @@ fn packed<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction)
 }
 
 /// The result replaces the low element; the rest is the first source's.
-fn to_scalar<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn to_scalar<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     use Mnemonic::*;
     cpu.need_vectors(instruction)?;
     let k = u32::from(is_vex(instruction));
     let mut context = cpu.float_context();
-    let single = matches!(instruction.mnemonic(), Cvtsd2ss | Vcvtsd2ss | Cvtsi2ss | Vcvtsi2ss);
+    let single = matches!(
+        instruction.mnemonic(),
+        Cvtsd2ss | Vcvtsd2ss | Cvtsi2ss | Vcvtsi2ss
+    );
     let format = if single { SINGLE } else { DOUBLE };
     let element = match instruction.mnemonic() {
         Cvtss2sd | Vcvtss2sd => {
@@ -100,18 +116,28 @@ fn to_scalar<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instructi
         }
         _ => {
             let x = cpu.read_integer(instruction, k + 1)?;
-            let x = if source_size(instruction, k + 1) == 8 { x as i64 } else { i64::from(x as i32) };
+            let x = if source_size(instruction, k + 1) == 8 {
+                x as i64
+            } else {
+                i64::from(x as i32)
+            };
             float::from_integer(x, format, &mut context)
         }
     };
     cpu.finish_float(&context)?;
     let bits = if single { 32 } else { 64 };
     let first = cpu.vector(instruction.op_register(k))[0];
-    cpu.write_vector(instruction, [first >> bits << bits | u128::from(element), 0]);
+    cpu.write_vector(
+        instruction,
+        [first >> bits << bits | u128::from(element), 0],
+    );
     Ok(())
 }
 
-fn to_register<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn to_register<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     use Mnemonic::*;
     cpu.need_vectors(instruction)?;
     let source = cpu.read_vector(instruction, 1)?;
@@ -129,13 +155,20 @@ fn to_register<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruc
     Ok(())
 }
 
-fn to_halves<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn to_halves<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     cpu.need_vectors(instruction)?;
     let source = cpu.vector(instruction.op_register(1));
     let mut context = cpu.float_context();
     let mut result: Vector = [0; 2];
     for i in 0..instruction.op_register(1).size() / 4 {
-        let half = float::to_half(u32::get(source[i / 4], i % 4), instruction.immediate8(), &mut context);
+        let half = float::to_half(
+            u32::get(source[i / 4], i % 4),
+            instruction.immediate8(),
+            &mut context,
+        );
         put(&mut result, 16, i, half.into());
     }
     if instruction.op_kind(0) == OpKind::Memory {
@@ -143,7 +176,11 @@ fn to_halves<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instructi
         let size = instruction.memory_size().size();
         let address = self::probe(cpu, instruction, size)?;
         cpu.finish_float(&context)?;
-        return cpu.store_bytes(address.linear, &result[0].to_le_bytes()[..size], address.stack);
+        return cpu.store_bytes(
+            address.linear,
+            &result[0].to_le_bytes()[..size],
+            address.stack,
+        );
     }
     cpu.finish_float(&context)?;
     cpu.write_vector(instruction, result);

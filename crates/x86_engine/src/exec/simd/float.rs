@@ -24,7 +24,9 @@ pub fn handler<P: RamPage + 'static>(instruction: &Instruction) -> Option<Handle
         _ if comparison_shape(mnemonic).is_some() => compare,
         _ if rounding_shape(mnemonic).is_some() => round,
         Dpps | Dppd | Vdpps | Vdppd => dot_product,
-        Comiss | Comisd | Ucomiss | Ucomisd | Vcomiss | Vcomisd | Vucomiss | Vucomisd => compare_flags,
+        Comiss | Comisd | Ucomiss | Ucomisd | Vcomiss | Vcomisd | Vucomiss | Vucomisd => {
+            compare_flags
+        }
         _ => return None,
     })
 }
@@ -55,17 +57,27 @@ fn two_sources<P: RamPage + 'static>(
     Ok((cpu.vector(instruction.op_register(k)), second))
 }
 
-fn binary<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn binary<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     let (a, b) = two_sources(cpu, instruction)?;
     let (shape, f) = float::binary(instruction.mnemonic()).ok_or(Fault::UD)?;
-    each_lane(cpu, instruction, |i, context| shape.apply(a[i], b[i], |x, y| f(x, y, shape.format, context)))
+    each_lane(cpu, instruction, |i, context| {
+        shape.apply(a[i], b[i], |x, y| f(x, y, shape.format, context))
+    })
 }
 
 /// Packed forms have one source. Scalar VEX forms have two: the first gives the upper elements.
-fn unary<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn unary<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     let (shape, f) = float::unary(instruction.mnemonic()).ok_or(Fault::UD)?;
     let (a, b) = sources_of_unary(cpu, instruction, shape)?;
-    each_lane(cpu, instruction, |i, context| shape.apply(a[i], b[i], |x, y| f(x, y, shape.format, context)))
+    each_lane(cpu, instruction, |i, context| {
+        shape.apply(a[i], b[i], |x, y| f(x, y, shape.format, context))
+    })
 }
 
 fn sources_of_unary<P: RamPage + 'static>(
@@ -81,13 +93,21 @@ fn sources_of_unary<P: RamPage + 'static>(
     Ok((source, source))
 }
 
-fn pairwise<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn pairwise<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     let (a, b) = two_sources(cpu, instruction)?;
     let (shape, kind) = float::pairwise(instruction.mnemonic()).ok_or(Fault::UD)?;
-    each_lane(cpu, instruction, |i, context| float::apply_pairwise(shape, kind, a[i], b[i], context))
+    each_lane(cpu, instruction, |i, context| {
+        float::apply_pairwise(shape, kind, a[i], b[i], context)
+    })
 }
 
-fn fused<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn fused<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     cpu.need_vectors(instruction)?;
     let (order, kind, shape) = fma::spelling(instruction.mnemonic()).ok_or(Fault::UD)?;
     let third = cpu.read_vector(instruction, 2)?;
@@ -109,21 +129,33 @@ fn comparison_shape(mnemonic: Mnemonic) -> Option<Shape> {
     })
 }
 
-fn compare<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn compare<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     let (a, b) = two_sources(cpu, instruction)?;
     let shape = comparison_shape(instruction.mnemonic()).ok_or(Fault::UD)?;
     // The legacy forms know eight predicates.
     let control = instruction.immediate8() & if is_vex(instruction) { 31 } else { 7 };
     each_lane(cpu, instruction, |i, context| {
-        shape.apply(a[i], b[i], |x, y| float::compare(x, y, control, shape.format, context))
+        shape.apply(a[i], b[i], |x, y| {
+            float::compare(x, y, control, shape.format, context)
+        })
     })
 }
 
-fn compare_flags<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn compare_flags<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     use Mnemonic::*;
     cpu.need_vectors(instruction)?;
     let mnemonic = instruction.mnemonic();
-    let shape = if matches!(mnemonic, Comiss | Ucomiss | Vcomiss | Vucomiss) { SS } else { SD };
+    let shape = if matches!(mnemonic, Comiss | Ucomiss | Vcomiss | Vucomiss) {
+        SS
+    } else {
+        SD
+    };
     let signalling = matches!(mnemonic, Comiss | Comisd | Vcomiss | Vcomisd);
     let b = cpu.read_vector(instruction, 1)?;
     let a = cpu.vector(instruction.op_register(0));
@@ -146,19 +178,33 @@ fn rounding_shape(mnemonic: Mnemonic) -> Option<Shape> {
     })
 }
 
-fn round<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn round<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     let shape = rounding_shape(instruction.mnemonic()).ok_or(Fault::UD)?;
     let (a, b) = sources_of_unary(cpu, instruction, shape)?;
     let control = instruction.immediate8();
     each_lane(cpu, instruction, |i, context| {
-        shape.apply(a[i], b[i], |_, y| float::round_to_integral(y, control, shape.format, context))
+        shape.apply(a[i], b[i], |_, y| {
+            float::round_to_integral(y, control, shape.format, context)
+        })
     })
 }
 
-fn dot_product<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn dot_product<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     let (a, b) = two_sources(cpu, instruction)?;
-    let shape = if matches!(instruction.mnemonic(), Mnemonic::Dpps | Mnemonic::Vdpps) { PS } else { PD };
+    let shape = if matches!(instruction.mnemonic(), Mnemonic::Dpps | Mnemonic::Vdpps) {
+        PS
+    } else {
+        PD
+    };
     debug_assert!(instruction.op_kind(instruction.op_count() - 1) == OpKind::Immediate8);
     let control = instruction.immediate8();
-    each_lane(cpu, instruction, |i, context| float::dot_product(a[i], b[i], control, shape, context))
+    each_lane(cpu, instruction, |i, context| {
+        float::dot_product(a[i], b[i], control, shape, context)
+    })
 }

@@ -13,7 +13,8 @@ use crate::simd::{integer, sha, shift, shuffle};
 pub fn handler<P: RamPage + 'static>(instruction: &Instruction) -> Option<Handler<P>> {
     use Mnemonic::*;
     let mnemonic = instruction.mnemonic();
-    let immediate = instruction.op_count() > 0 && instruction.op_kind(instruction.op_count() - 1) == OpKind::Immediate8;
+    let immediate = instruction.op_count() > 0
+        && instruction.op_kind(instruction.op_count() - 1) == OpKind::Immediate8;
     Some(match mnemonic {
         _ if shift::shift(mnemonic).is_some() => shifts,
         _ if immediate && shuffle::binary_immediate(mnemonic).is_some() => binary_immediate,
@@ -29,17 +30,26 @@ pub fn handler<P: RamPage + 'static>(instruction: &Instruction) -> Option<Handle
     })
 }
 
-fn binary<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn binary<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     cpu.need_vectors(instruction)?;
     let f = integer::binary(instruction.mnemonic()).ok_or(Fault::UD)?;
     let k = first_source(instruction);
     let second = cpu.read_vector(instruction, k + 1)?;
     let first = cpu.vector(instruction.op_register(k));
-    cpu.write_vector(instruction, [f(first[0], second[0]), f(first[1], second[1])]);
+    cpu.write_vector(
+        instruction,
+        [f(first[0], second[0]), f(first[1], second[1])],
+    );
     Ok(())
 }
 
-fn unary<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn unary<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     cpu.need_vectors(instruction)?;
     let f = integer::unary(instruction.mnemonic()).ok_or(Fault::UD)?;
     let source = cpu.read_vector(instruction, 1)?;
@@ -47,7 +57,10 @@ fn unary<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) 
     Ok(())
 }
 
-fn shifts<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn shifts<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     cpu.need_vectors(instruction)?;
     let f = shift::shift(instruction.mnemonic()).ok_or(Fault::UD)?;
     let k = first_source(instruction);
@@ -60,17 +73,26 @@ fn shifts<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction)
     Ok(())
 }
 
-fn binary_immediate<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn binary_immediate<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     cpu.need_vectors(instruction)?;
     let f = shuffle::binary_immediate(instruction.mnemonic()).ok_or(Fault::UD)?;
     let (k, n) = (first_source(instruction), instruction.immediate8());
     let second = cpu.read_vector(instruction, k + 1)?;
     let first = cpu.vector(instruction.op_register(k));
-    cpu.write_vector(instruction, [f(first[0], second[0], n, 0), f(first[1], second[1], n, 1)]);
+    cpu.write_vector(
+        instruction,
+        [f(first[0], second[0], n, 0), f(first[1], second[1], n, 1)],
+    );
     Ok(())
 }
 
-fn unary_immediate<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn unary_immediate<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     cpu.need_vectors(instruction)?;
     let f = shuffle::unary_immediate(instruction.mnemonic()).ok_or(Fault::UD)?;
     let n = instruction.immediate8();
@@ -79,7 +101,10 @@ fn unary_immediate<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Ins
     Ok(())
 }
 
-fn extend<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn extend<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     cpu.need_vectors(instruction)?;
     let source = cpu.read_vector(instruction, 1)?[0];
     let result = shuffle::extend(instruction.mnemonic(), source).ok_or(Fault::UD)?;
@@ -87,7 +112,10 @@ fn extend<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction)
     Ok(())
 }
 
-fn hash<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn hash<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     cpu.need_vectors(instruction)?;
     let b = cpu.read_vector(instruction, 1)?[0];
     let a = cpu.vector(instruction.op_register(0))[0];
@@ -104,11 +132,16 @@ fn hash<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -
     Ok(())
 }
 
-fn across<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn across<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     use Mnemonic::*;
     cpu.need_vectors(instruction)?;
     let result = match instruction.mnemonic() {
-        Vpermq | Vpermpd => shuffle::permute_quadwords(cpu.read_vector(instruction, 1)?, instruction.immediate8()),
+        Vpermq | Vpermpd => {
+            shuffle::permute_quadwords(cpu.read_vector(instruction, 1)?, instruction.immediate8())
+        }
         mnemonic => {
             let second = cpu.read_vector(instruction, 2)?;
             let first = cpu.vector(instruction.op_register(1));
@@ -122,14 +155,21 @@ fn across<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction)
     Ok(())
 }
 
-fn blend<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn blend<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     use Mnemonic::*;
     cpu.need_vectors(instruction)?;
     let k = first_source(instruction);
     let second = cpu.read_vector(instruction, k + 1)?;
     let first = cpu.vector(instruction.op_register(k));
     // The legacy form's mask is XMM0.
-    let mask = if is_vex(instruction) { cpu.vector(instruction.op_register(3)) } else { cpu.vcpu.regs.fpu.ymm[0] };
+    let mask = if is_vex(instruction) {
+        cpu.vector(instruction.op_register(3))
+    } else {
+        cpu.vcpu.regs.fpu.ymm[0]
+    };
     fn choose<T: Lane>(a: u128, b: u128, mask: u128, negative: impl Fn(T) -> bool) -> u128 {
         build(|i| T::get(if negative(T::get(mask, i)) { b } else { a }, i))
     }
@@ -143,7 +183,10 @@ fn blend<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) 
 }
 
 /// ZF: no bit of both; CF: no bit of the second alone. VTESTPS and VTESTPD look at sign bits only.
-fn test<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn test<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     use crate::flags::{ARITHMETIC, CF, ZF};
     cpu.need_vectors(instruction)?;
     let second = cpu.read_vector(instruction, 1)?;

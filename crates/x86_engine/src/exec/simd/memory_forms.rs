@@ -9,9 +9,10 @@ use crate::cpu::{Cpu, Mode};
 use crate::fault::Fault;
 use crate::operand::{Address, segment_of};
 use crate::simd::lanes::Lane;
+use crate::simd::xstate::MXCSR_MASK;
 
-/// MXCSR bits that exist on Intel processors with DAZ: MXCSR_MASK as FXSAVE stores it.
-pub const MXCSR_MASK: u32 = 0xFFFF;
+
+
 
 pub fn handler<P: RamPage + 'static>(instruction: &Instruction) -> Option<Handler<P>> {
     use Mnemonic::*;
@@ -25,10 +26,17 @@ pub fn handler<P: RamPage + 'static>(instruction: &Instruction) -> Option<Handle
 }
 
 /// Elements whose mask has its sign bit set are moved; the others are not accessed at all.
-fn masked_move<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn masked_move<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     use Mnemonic::*;
     cpu.need_vectors(instruction)?;
-    let size = if matches!(instruction.mnemonic(), Vmaskmovps | Vpmaskmovd) { 4 } else { 8 };
+    let size = if matches!(instruction.mnemonic(), Vmaskmovps | Vpmaskmovd) {
+        4
+    } else {
+        8
+    };
     let mask = cpu.vector(instruction.op_register(1));
     let store = instruction.op_kind(0) == OpKind::Memory;
     let access = if store { Access::Write } else { Access::Read };
@@ -36,7 +44,11 @@ fn masked_move<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruc
     let chosen = |i: usize| mask[i / per_lane] >> (8 * size * (i % per_lane + 1) - 1) & 1 != 0;
     let count = lanes(instruction) * per_lane;
     let mut result: Vector = [0; 2];
-    let source = if store { cpu.vector(instruction.op_register(2)) } else { [0; 2] };
+    let source = if store {
+        cpu.vector(instruction.op_register(2))
+    } else {
+        [0; 2]
+    };
     if (0..count).any(chosen) {
         // The first chosen element's address stands for the segment checks.
         let Address { linear, stack } = cpu.address(instruction, 1, access)?;
@@ -48,9 +60,16 @@ fn masked_move<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruc
         }
         for i in (0..count).filter(|&i| chosen(i)) {
             let shift = 8 * size * (i % per_lane);
-            let address = Address { linear: cpu.wrap(at(i)), stack };
+            let address = Address {
+                linear: cpu.wrap(at(i)),
+                stack,
+            };
             if store {
-                cpu.store_bytes(address.linear, &(source[i / per_lane] >> shift).to_le_bytes()[..size], stack)?;
+                cpu.store_bytes(
+                    address.linear,
+                    &(source[i / per_lane] >> shift).to_le_bytes()[..size],
+                    stack,
+                )?;
             } else {
                 result[i / per_lane] |= cpu.load_wide(address, size)? << shift;
             }
@@ -62,7 +81,10 @@ fn masked_move<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruc
     Ok(())
 }
 
-fn masked_bytes<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn masked_bytes<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     cpu.need_vectors(instruction)?;
     let source = cpu.vector(instruction.op_register(1))[0];
     let mask = cpu.vector(instruction.op_register(2))[0];
@@ -87,7 +109,10 @@ fn masked_bytes<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instru
     Ok(())
 }
 
-fn load_control<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn load_control<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     cpu.need_vectors(instruction)?;
     let value = cpu.read_vector(instruction, 0)?[0] as u32;
     if value & !MXCSR_MASK != 0 {
@@ -97,7 +122,10 @@ fn load_control<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instru
     Ok(())
 }
 
-fn store_control<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn store_control<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     cpu.need_vectors(instruction)?;
     debug_assert!(cpu.mode != Mode::Bits16 || instruction.op_count() == 1);
     let value = cpu.vcpu.regs.fpu.mxcsr;

@@ -12,6 +12,7 @@ mod moves;
 mod operand;
 mod scalar;
 mod strings;
+mod xsave;
 
 use iced_x86::{EncodingKind, Instruction, OpKind};
 use x86_arch::RamPage;
@@ -38,10 +39,14 @@ pub fn handler<P: RamPage + 'static>(instruction: &Instruction) -> Option<Handle
         .or_else(|| memory_forms::handler(instruction))
         .or_else(|| gather::handler(instruction))
         .or_else(|| strings::handler(instruction))
+        .or_else(|| xsave::handler(instruction))
 }
 
 /// Executes an instruction of these families; #UD for any other.
-pub fn execute<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+pub fn execute<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     match handler(instruction) {
         Some(run) => run(cpu, instruction),
         None => Err(Fault::UD),

@@ -15,13 +15,14 @@ pub fn handler<P: RamPage + 'static>(instruction: &Instruction) -> Option<Handle
     Some(match instruction.mnemonic() {
         // MOVSD and MOVQ are also other things; the string instruction is not ours.
         Movsd if instruction.is_string_instruction() => return None,
-        Movaps | Movapd | Movups | Movupd | Movdqa | Movdqu | Lddqu | Movntps | Movntpd | Movntdq | Movntdqa | Vmovaps
-        | Vmovapd | Vmovups | Vmovupd | Vmovdqa | Vmovdqu | Vlddqu | Vmovntps | Vmovntpd | Vmovntdq | Vmovntdqa => whole,
+        Movaps | Movapd | Movups | Movupd | Movdqa | Movdqu | Lddqu | Movntps | Movntpd
+        | Movntdq | Movntdqa | Vmovaps | Vmovapd | Vmovups | Vmovupd | Vmovdqa | Vmovdqu
+        | Vlddqu | Vmovntps | Vmovntpd | Vmovntdq | Vmovntdqa => whole,
         Movss | Vmovss | Movsd | Vmovsd => scalar,
-        Movlps | Movlpd | Movhps | Movhpd | Movhlps | Movlhps | Vmovlps | Vmovlpd | Vmovhps | Vmovhpd | Vmovhlps
-        | Vmovlhps => half,
-        Vpbroadcastb | Vpbroadcastw | Vpbroadcastd | Vpbroadcastq | Vbroadcastss | Vbroadcastsd | Vbroadcastf128
-        | Vbroadcasti128 => broadcast,
+        Movlps | Movlpd | Movhps | Movhpd | Movhlps | Movlhps | Vmovlps | Vmovlpd | Vmovhps
+        | Vmovhpd | Vmovhlps | Vmovlhps => half,
+        Vpbroadcastb | Vpbroadcastw | Vpbroadcastd | Vpbroadcastq | Vbroadcastss | Vbroadcastsd
+        | Vbroadcastf128 | Vbroadcasti128 => broadcast,
         Vinsertf128 | Vinserti128 => insert_half,
         Vextractf128 | Vextracti128 => extract_half,
         Insertps | Vinsertps => insert_single,
@@ -30,7 +31,10 @@ pub fn handler<P: RamPage + 'static>(instruction: &Instruction) -> Option<Handle
     })
 }
 
-fn whole<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn whole<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     cpu.need_vectors(instruction)?;
     let value = cpu.read_vector_or_store(instruction)?;
     if let Some(value) = value {
@@ -40,7 +44,10 @@ fn whole<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) 
 }
 
 /// From memory the rest is zero; between registers it is the first source's.
-fn scalar<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn scalar<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     use Mnemonic::*;
     cpu.need_vectors(instruction)?;
     if instruction.op_kind(0) == OpKind::Memory {
@@ -54,15 +61,25 @@ fn scalar<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction)
     let k = u32::from(is_vex(instruction));
     let first = cpu.vector(instruction.op_register(k))[0];
     let second = cpu.vector(instruction.op_register(k + 1))[0];
-    let mask = if matches!(instruction.mnemonic(), Movss | Vmovss) { u128::from(u32::MAX) } else { u128::from(u64::MAX) };
+    let mask = if matches!(instruction.mnemonic(), Movss | Vmovss) {
+        u128::from(u32::MAX)
+    } else {
+        u128::from(u64::MAX)
+    };
     cpu.write_vector(instruction, [first & !mask | second & mask, 0]);
     Ok(())
 }
 
-fn half<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn half<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     use Mnemonic::*;
     cpu.need_vectors(instruction)?;
-    let high = matches!(instruction.mnemonic(), Movhps | Movhpd | Movlhps | Vmovhps | Vmovhpd | Vmovlhps);
+    let high = matches!(
+        instruction.mnemonic(),
+        Movhps | Movhpd | Movlhps | Vmovhps | Vmovhpd | Vmovlhps
+    );
     if instruction.op_kind(0) == OpKind::Memory {
         let value = cpu.vector(instruction.op_register(1))[0];
         return cpu.store_vector(instruction, [if high { value >> 64 } else { value }, 0]);
@@ -73,12 +90,19 @@ fn half<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -
     let from_high = matches!(instruction.mnemonic(), Movhlps | Vmovhlps);
     let taken = u128::from(u64::get(second, usize::from(from_high)));
     let low_half = u128::from(u64::MAX);
-    let result = if high { first & low_half | taken << 64 } else { first & !low_half | taken };
+    let result = if high {
+        first & low_half | taken << 64
+    } else {
+        first & !low_half | taken
+    };
     cpu.write_vector(instruction, [result, 0]);
     Ok(())
 }
 
-fn broadcast<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn broadcast<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     use Mnemonic::*;
     cpu.need_vectors(instruction)?;
     let source = cpu.read_vector(instruction, 1)?;
@@ -93,7 +117,10 @@ fn broadcast<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instructi
     Ok(())
 }
 
-fn insert_half<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn insert_half<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     cpu.need_vectors(instruction)?;
     let inserted = cpu.read_vector(instruction, 2)?[0];
     let mut result = cpu.vector(instruction.op_register(1));
@@ -102,7 +129,10 @@ fn insert_half<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruc
     Ok(())
 }
 
-fn extract_half<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn extract_half<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     cpu.need_vectors(instruction)?;
     let value = cpu.vector(instruction.op_register(1))[usize::from(instruction.immediate8() & 1)];
     if instruction.op_kind(0) == OpKind::Memory {
@@ -113,12 +143,19 @@ fn extract_half<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instru
     Ok(())
 }
 
-fn insert_single<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn insert_single<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     cpu.need_vectors(instruction)?;
     let k = u32::from(is_vex(instruction));
     let control = instruction.immediate8();
     let source = cpu.read_vector(instruction, k + 1)?[0];
-    let from = if instruction.op_kind(k + 1) == OpKind::Memory { 0 } else { usize::from(control >> 6) };
+    let from = if instruction.op_kind(k + 1) == OpKind::Memory {
+        0
+    } else {
+        usize::from(control >> 6)
+    };
     let element = u32::get(source, from);
     let first = cpu.vector(instruction.op_register(k))[0];
     let result = build(|i| match i {
@@ -130,7 +167,10 @@ fn insert_single<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instr
     Ok(())
 }
 
-fn zero<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn zero<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     cpu.need_vectors(instruction)?;
     let all = instruction.mnemonic() == Mnemonic::Vzeroall;
     // Outside 64-bit mode only the first eight are touched.
@@ -146,7 +186,10 @@ fn zero<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -
 
 impl<P: RamPage + 'static> Cpu<'_, P> {
     /// The source, or nothing when it went to memory.
-    fn read_vector_or_store(&mut self, instruction: &Instruction) -> Result<Option<super::operand::Vector>, Fault> {
+    fn read_vector_or_store(
+        &mut self,
+        instruction: &Instruction,
+    ) -> Result<Option<super::operand::Vector>, Fault> {
         if instruction.op_kind(0) == OpKind::Memory {
             debug_assert!(lanes(instruction) * 16 == instruction.memory_size().size());
             self.store_vector(instruction, self.vector(instruction.op_register(1)))?;

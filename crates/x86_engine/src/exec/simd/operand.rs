@@ -18,8 +18,8 @@ pub fn is_vex(instruction: &Instruction) -> bool {
 
 /// 1 for 128-bit operations, 2 for 256-bit ones.
 pub fn lanes(instruction: &Instruction) -> usize {
-    let wide =
-        (0..instruction.op_count()).any(|i| instruction.op_kind(i) == OpKind::Register && instruction.op_register(i).is_ymm());
+    let wide = (0..instruction.op_count())
+        .any(|i| instruction.op_kind(i) == OpKind::Register && instruction.op_register(i).is_ymm());
     1 + usize::from(wide)
 }
 
@@ -51,7 +51,11 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
     }
 
     /// A vector register or memory operand; memory narrower than the vector leaves the rest zero.
-    pub(crate) fn read_vector(&mut self, instruction: &Instruction, operand: u32) -> Result<Vector, Fault> {
+    pub(crate) fn read_vector(
+        &mut self,
+        instruction: &Instruction,
+        operand: u32,
+    ) -> Result<Vector, Fault> {
         if instruction.op_kind(operand) == OpKind::Register {
             return Ok(self.vector(instruction.op_register(operand)));
         }
@@ -61,7 +65,9 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
             size => {
                 let mut bytes = [0; 32];
                 self.load_bytes(linear, &mut bytes[..size.min(32)], stack)?;
-                Ok([0, 16].map(|at| u128::from_le_bytes(bytes[at..at + 16].try_into().unwrap_or_default())))
+                Ok([0, 16].map(|at| {
+                    u128::from_le_bytes(bytes[at..at + 16].try_into().unwrap_or_default())
+                }))
             }
         }
     }
@@ -76,7 +82,11 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
     }
 
     /// Stores the low bytes of `value` to the memory operand, as many as it has.
-    pub(crate) fn store_vector(&mut self, instruction: &Instruction, value: Vector) -> Result<(), Fault> {
+    pub(crate) fn store_vector(
+        &mut self,
+        instruction: &Instruction,
+        value: Vector,
+    ) -> Result<(), Fault> {
         let (linear, stack) = self.vector_address(instruction, Access::Write)?;
         match instruction.memory_size().size() {
             16 => self.store_u128(linear, value[0], stack),
@@ -90,7 +100,11 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
     }
 
     /// The memory operand's address, checked for the alignment that the instruction demands.
-    fn vector_address(&self, instruction: &Instruction, access: Access) -> Result<(u64, bool), Fault> {
+    fn vector_address(
+        &self,
+        instruction: &Instruction,
+        access: Access,
+    ) -> Result<(u64, bool), Fault> {
         let size = instruction.memory_size().size();
         let Address { linear, stack } = self.address(instruction, size, access)?;
         if must_align(instruction, size) && linear & (size as u64 - 1) != 0 {
@@ -100,11 +114,19 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
     }
 
     /// A general-purpose register or memory operand, zero-extended.
-    pub(crate) fn read_integer(&mut self, instruction: &Instruction, operand: u32) -> Result<u64, Fault> {
+    pub(crate) fn read_integer(
+        &mut self,
+        instruction: &Instruction,
+        operand: u32,
+    ) -> Result<u64, Fault> {
         if instruction.op_kind(operand) == OpKind::Register {
             let register = instruction.op_register(operand);
             let value = self.gpr[register.full_register().number() & 15];
-            return Ok(if register.size() == 8 { value } else { value & 0xFFFF_FFFF });
+            return Ok(if register.size() == 8 {
+                value
+            } else {
+                value & 0xFFFF_FFFF
+            });
         }
         Ok(self.read_vector(instruction, operand)?[0] as u64)
     }
@@ -112,19 +134,31 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
     /// Writes a 32- or 64-bit general-purpose register operand.
     pub(crate) fn write_integer(&mut self, instruction: &Instruction, value: u64) {
         let register = instruction.op_register(0);
-        let value = if register.size() == 8 { value } else { value & 0xFFFF_FFFF };
+        let value = if register.size() == 8 {
+            value
+        } else {
+            value & 0xFFFF_FFFF
+        };
         self.gpr[register.full_register().number() & 15] = value;
     }
 
     /// Adds what an operation raised to MXCSR; #XM (or #UD when the system does not handle it) for unmasked ones.
     pub(crate) fn finish_float(&mut self, context: &Context) -> Result<(), Fault> {
         let unmasked = context.raised & !context.masks;
-        let seen = if unmasked & flag::BEFORE != 0 { context.raised & flag::BEFORE } else { context.raised };
+        let seen = if unmasked & flag::BEFORE != 0 {
+            context.raised & flag::BEFORE
+        } else {
+            context.raised
+        };
         self.vcpu.regs.fpu.mxcsr |= u32::from(seen);
         if unmasked == 0 {
             return Ok(());
         }
-        Err(if self.cr4() & bits::CR4_OSXMMEXCPT != 0 { Fault::XM } else { Fault::UD })
+        Err(if self.cr4() & bits::CR4_OSXMMEXCPT != 0 {
+            Fault::XM
+        } else {
+            Fault::UD
+        })
     }
 
     /// The control bits of MXCSR.
@@ -145,7 +179,16 @@ fn must_align(instruction: &Instruction, size: usize) -> bool {
     size == 16
         && !matches!(
             instruction.mnemonic(),
-            Movups | Movupd | Movdqu | Lddqu | Pcmpestri | Pcmpestrm | Pcmpestri64 | Pcmpestrm64 | Pcmpistri | Pcmpistrm
+            Movups
+                | Movupd
+                | Movdqu
+                | Lddqu
+                | Pcmpestri
+                | Pcmpestrm
+                | Pcmpestri64
+                | Pcmpestrm64
+                | Pcmpistri
+                | Pcmpistrm
         )
 }
 

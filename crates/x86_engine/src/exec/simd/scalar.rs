@@ -14,18 +14,23 @@ pub fn handler<P: RamPage + 'static>(instruction: &Instruction) -> Option<Handle
     Some(match instruction.mnemonic() {
         Movd | Vmovd | Movq | Vmovq => move_low,
         Pinsrb | Pinsrw | Pinsrd | Pinsrq | Vpinsrb | Vpinsrw | Vpinsrd | Vpinsrq => insert,
-        Pextrb | Pextrw | Pextrd | Pextrq | Extractps | Vpextrb | Vpextrw | Vpextrd | Vpextrq | Vextractps => extract,
+        Pextrb | Pextrw | Pextrd | Pextrq | Extractps | Vpextrb | Vpextrw | Vpextrd | Vpextrq
+        | Vextractps => extract,
         Pmovmskb | Movmskps | Movmskpd | Vpmovmskb | Vmovmskps | Vmovmskpd => sign_mask,
         _ => return None,
     })
 }
 
 fn is_vector(instruction: &Instruction, operand: u32) -> bool {
-    instruction.op_kind(operand) == OpKind::Register && instruction.op_register(operand).is_vector_register()
+    instruction.op_kind(operand) == OpKind::Register
+        && instruction.op_register(operand).is_vector_register()
 }
 
 /// The low 32 or 64 bits; a vector destination gets zeros above.
-fn move_low<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn move_low<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     use Mnemonic::*;
     cpu.need_vectors(instruction)?;
     let quad = matches!(instruction.mnemonic(), Movq | Vmovq);
@@ -65,18 +70,27 @@ fn place(instruction: &Instruction) -> (u32, u32) {
     (8 << log, index * (8 << log))
 }
 
-fn insert<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn insert<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     cpu.need_vectors(instruction)?;
     let k = u32::from(is_vex(instruction));
     let value = cpu.read_integer(instruction, k + 1)?;
     let (bits, shift) = place(instruction);
     let mask = ((1u128 << bits) - 1) << shift;
     let first = cpu.vector(instruction.op_register(k))[0];
-    cpu.write_vector(instruction, [first & !mask | u128::from(value) << shift & mask, 0]);
+    cpu.write_vector(
+        instruction,
+        [first & !mask | u128::from(value) << shift & mask, 0],
+    );
     Ok(())
 }
 
-fn extract<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn extract<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     cpu.need_vectors(instruction)?;
     let (bits, shift) = place(instruction);
     let value = cpu.vector(instruction.op_register(1))[0] >> shift & ((1u128 << bits) - 1);
@@ -87,7 +101,10 @@ fn extract<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction
     Ok(())
 }
 
-fn sign_mask<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn sign_mask<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     use Mnemonic::*;
     cpu.need_vectors(instruction)?;
     let source = cpu.vector(instruction.op_register(1));
