@@ -45,7 +45,11 @@ pub fn offset_of(component: u64, layout: u64) -> usize {
     let mut compact = FIXED_LEN;
     for (bit, len, standard) in EXTENDED {
         if bit == component {
-            return if layout & COMPACTED != 0 { compact } else { standard };
+            return if layout & COMPACTED != 0 {
+                compact
+            } else {
+                standard
+            };
         }
         if layout & bit != 0 {
             compact += len;
@@ -89,7 +93,13 @@ pub fn save_x87(fpu: &Fpu, view: View, area: &mut [u8]) {
     area[2..4].copy_from_slice(&fpu.fsw.to_le_bytes());
     area[4..6].copy_from_slice(&[fpu.ftw, 0]);
     area[6..8].copy_from_slice(&fpu.fop.to_le_bytes());
-    let pointer = |value: u64| if view.wide { value } else { value & 0xFFFF_FFFF };
+    let pointer = |value: u64| {
+        if view.wide {
+            value
+        } else {
+            value & 0xFFFF_FFFF
+        }
+    };
     area[8..16].copy_from_slice(&pointer(fpu.fip).to_le_bytes());
     area[16..24].copy_from_slice(&pointer(fpu.fdp).to_le_bytes());
     let top = usize::from(fpu.fsw >> 11 & 7);
@@ -123,7 +133,10 @@ pub fn save_extended(state: &State, component: u64, view: View, area: &mut [u8])
 
 /// The extended components in `set`, in order, with their lengths.
 pub fn extended(set: u64) -> impl Iterator<Item = (u64, usize)> {
-    EXTENDED.into_iter().filter(move |(bit, ..)| set & bit != 0).map(|(bit, len, _)| (bit, len))
+    EXTENDED
+        .into_iter()
+        .filter(move |(bit, ..)| set & bit != 0)
+        .map(|(bit, len, _)| (bit, len))
 }
 
 fn u64_at(area: &[u8], at: usize) -> u64 {
@@ -144,7 +157,13 @@ pub fn load_x87(fpu: &mut Fpu, view: View, area: &[u8]) {
     fpu.fsw = (low >> 16) as u16;
     fpu.ftw = (low >> 32) as u8;
     fpu.fop = (low >> 48) as u16 & 0x7FF;
-    let pointer = |value: u64| if view.wide { value } else { value & 0xFFFF_FFFF };
+    let pointer = |value: u64| {
+        if view.wide {
+            value
+        } else {
+            value & 0xFFFF_FFFF
+        }
+    };
     fpu.fip = pointer(u64_at(area, 8));
     fpu.fdp = pointer(u64_at(area, 16));
     // ES and B follow from the exceptions that are pending.
@@ -183,10 +202,15 @@ pub struct Header {
 impl Header {
     /// Checks the header of `area`: `None` where XRSTOR (or XRSTORS, `supervisor`) raises #GP(0).
     pub fn parse(area: &[u8], allowed: u64, supervisor: bool) -> Option<Self> {
-        let header = Self { present: u64_at(area, 512), layout: u64_at(area, 520) };
+        let header = Self {
+            present: u64_at(area, 512),
+            layout: u64_at(area, 520),
+        };
         let zero = |from: usize| area[from..FIXED_LEN].iter().all(|byte| *byte == 0);
         let fine = if header.layout & COMPACTED != 0 {
-            header.layout & !COMPACTED & !allowed == 0 && header.present & !header.layout == 0 && zero(528)
+            header.layout & !COMPACTED & !allowed == 0
+                && header.present & !header.layout == 0
+                && zero(528)
         } else {
             !supervisor
                 && header.present & !allowed == 0
@@ -199,7 +223,13 @@ impl Header {
 
 /// Loads the components in `wanted` from an area whose header was checked; those not present get their initial state.
 /// `extended_at` gives an extended component's bytes. Fails (and changes nothing) for an MXCSR with reserved bits.
-pub fn restore(state: &mut State, header: Header, wanted: u64, view: View, area: &[u8]) -> Option<()> {
+pub fn restore(
+    state: &mut State,
+    header: Header,
+    wanted: u64,
+    view: View,
+    area: &[u8],
+) -> Option<()> {
     let compacted = header.layout & COMPACTED != 0;
     // In the standard format MXCSR is loaded even when XMM registers get their initial state.
     let mxcsr = match (compacted, wanted & SSE != 0, header.present & SSE != 0) {
@@ -216,14 +246,20 @@ pub fn restore(state: &mut State, header: Header, wanted: u64, view: View, area:
             load_x87(&mut state.fpu, view, area);
         } else {
             let initial = Fpu::default();
-            state.fpu = Fpu { mxcsr: state.fpu.mxcsr, ymm: state.fpu.ymm, ..initial };
+            state.fpu = Fpu {
+                mxcsr: state.fpu.mxcsr,
+                ymm: state.fpu.ymm,
+                ..initial
+            };
         }
     }
     if wanted & SSE != 0 {
         if header.present & SSE != 0 {
             load_xmm(&mut state.fpu, view, area);
         } else {
-            state.fpu.ymm[..view.registers].iter_mut().for_each(|ymm| ymm[0] = 0);
+            state.fpu.ymm[..view.registers]
+                .iter_mut()
+                .for_each(|ymm| ymm[0] = 0);
         }
     }
     for (component, len) in extended(wanted) {
@@ -247,13 +283,20 @@ pub fn restore(state: &mut State, header: Header, wanted: u64, view: View, area:
 /// itself.
 pub fn fuzz_restore(data: &[u8]) {
     let mut area = [0; MAX_LEN];
-    let Some((&[a, b, c], rest)) = data.split_first_chunk::<3>() else { return };
+    let Some((&[a, b, c], rest)) = data.split_first_chunk::<3>() else {
+        return;
+    };
     let len = rest.len().min(MAX_LEN);
     area[..len].copy_from_slice(&rest[..len]);
-    let view = View { wide: a & 1 != 0, registers: if a & 2 != 0 { 16 } else { 8 } };
+    let view = View {
+        wide: a & 1 != 0,
+        registers: if a & 2 != 0 { 16 } else { 8 },
+    };
     let wanted = (u64::from(b) | u64::from(c) << 8) & COMPONENTS;
     let mut state = State::default();
-    let Some(header) = Header::parse(&area, COMPONENTS, a & 4 != 0) else { return };
+    let Some(header) = Header::parse(&area, COMPONENTS, a & 4 != 0) else {
+        return;
+    };
     if restore(&mut state, header, wanted, view, &area).is_none() {
         return;
     }
@@ -262,10 +305,18 @@ pub fn fuzz_restore(data: &[u8]) {
     save_mxcsr(&state.fpu, &mut copy);
     save_xmm(&state.fpu, view, &mut copy);
     for (component, _) in extended(COMPONENTS) {
-        save_extended(&state, component, view, &mut copy[offset_of(component, 0)..]);
+        save_extended(
+            &state,
+            component,
+            view,
+            &mut copy[offset_of(component, 0)..],
+        );
     }
     let mut again = State::default();
-    let whole = Header { present: COMPONENTS, layout: 0 };
+    let whole = Header {
+        present: COMPONENTS,
+        layout: 0,
+    };
     restore(&mut again, whole, COMPONENTS, view, &copy);
     assert_eq!(again, state, "a loaded state saves and loads to itself");
 }
@@ -310,7 +361,9 @@ mod tests {
         let mut data = vec![0u8; MAX_LEN];
         for round in 0..2000 {
             for byte in &mut data {
-                seed = seed.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(0x1405_7B7E_F767_814F);
+                seed = seed
+                    .wrapping_mul(0x5851_F42D_4C95_7F2D)
+                    .wrapping_add(0x1405_7B7E_F767_814F);
                 *byte = (seed >> 33) as u8;
             }
             // Mostly plausible headers.

@@ -11,9 +11,6 @@ use crate::operand::{Address, segment_of};
 use crate::simd::lanes::Lane;
 use crate::simd::xstate::MXCSR_MASK;
 
-
-
-
 pub fn handler<P: RamPage + 'static>(instruction: &Instruction) -> Option<Handler<P>> {
     use Mnemonic::*;
     Some(match instruction.mnemonic() {

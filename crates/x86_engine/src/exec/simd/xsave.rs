@@ -8,7 +8,9 @@ use crate::cpu::{Cpu, bits};
 use crate::exit::control;
 use crate::fault::Fault;
 use crate::operand::Address;
-use crate::simd::xstate::{self, AVX, COMPACTED, FIXED_LEN, Header, MAX_LEN, SSE, State, View, X87};
+use crate::simd::xstate::{
+    self, AVX, COMPACTED, FIXED_LEN, Header, MAX_LEN, SSE, State, View, X87,
+};
 
 pub fn handler<P: RamPage + 'static>(instruction: &Instruction) -> Option<Handler<P>> {
     use Mnemonic::*;
@@ -24,12 +26,18 @@ pub fn handler<P: RamPage + 'static>(instruction: &Instruction) -> Option<Handle
 
 fn is_wide(mnemonic: Mnemonic) -> bool {
     use Mnemonic::*;
-    matches!(mnemonic, Fxsave64 | Fxrstor64 | Xsave64 | Xsaveopt64 | Xsavec64 | Xsaves64 | Xrstor64 | Xrstors64)
+    matches!(
+        mnemonic,
+        Fxsave64 | Fxrstor64 | Xsave64 | Xsaveopt64 | Xsavec64 | Xsaves64 | Xrstor64 | Xrstors64
+    )
 }
 
 impl<P: RamPage + 'static> Cpu<'_, P> {
     fn view(&self, instruction: &Instruction) -> View {
-        View { wide: is_wide(instruction.mnemonic()), registers: if self.is_64() { 16 } else { 8 } }
+        View {
+            wide: is_wide(instruction.mnemonic()),
+            registers: if self.is_64() { 16 } else { 8 },
+        }
     }
 
     fn save_area(
@@ -47,7 +55,10 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
     }
 
     fn saved_state(&self) -> State {
-        State { fpu: self.vcpu.regs.fpu.clone(), pkru: self.vcpu.regs.pkru }
+        State {
+            fpu: self.vcpu.regs.fpu.clone(),
+            pkru: self.vcpu.regs.pkru,
+        }
     }
 
     fn need_xsave(&self) -> Result<(), Fault> {
@@ -88,7 +99,10 @@ fn need_fxsave<P: RamPage + 'static>(cpu: &Cpu<'_, P>) -> Result<(), Fault> {
     Ok(())
 }
 
-fn fxsave<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn fxsave<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     need_fxsave(cpu)?;
     let at = cpu.save_area(instruction, 512, 16, Access::Write)?;
     let view = cpu.view(instruction);
@@ -101,7 +115,10 @@ fn fxsave<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction)
     cpu.store_bytes(at.linear, &area[..160 + 16 * view.registers], at.stack)
 }
 
-fn fxrstor<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn fxrstor<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     need_fxsave(cpu)?;
     let at = cpu.save_area(instruction, 512, 16, Access::Read)?;
     let view = cpu.view(instruction);
@@ -120,12 +137,15 @@ fn fxrstor<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction
 
 /// XSAVE writes every component asked for. XSAVEOPT, XSAVEC and XSAVES leave out those in their initial state; the
 /// modified optimisation is not used. XSAVEC and XSAVES use the compacted format.
-fn xsave<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn xsave<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     use Mnemonic::*;
     let mnemonic = instruction.mnemonic();
     let supervisor = matches!(mnemonic, Xsaves | Xsaves64);
     if supervisor {
-        cpu.need_supervisor_xsave(ExitReason::XSAVES)?;
+        cpu.need_supervisor_xsave(ExitReason::XSAVES_INSTRUCTION)?;
     } else {
         cpu.need_xsave()?;
     }
@@ -134,7 +154,12 @@ fn xsave<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) 
     let enabled = cpu.vcpu.regs.xcr0 | if supervisor { cpu.vcpu.regs.msr.xss } else { 0 };
     let wanted = cpu.requested() & enabled;
     let layout = if compacted { wanted | COMPACTED } else { 0 };
-    let at = cpu.save_area(instruction, xstate::area_len(wanted, layout), 64, Access::Write)?;
+    let at = cpu.save_area(
+        instruction,
+        xstate::area_len(wanted, layout),
+        64,
+        Access::Write,
+    )?;
     let view = cpu.view(instruction);
     let state = cpu.saved_state();
     let mut used = xstate::in_use(&state, view);
@@ -156,19 +181,31 @@ fn xsave<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) 
         cpu.store_bytes(at.linear, &area[..24], at.stack)?;
         cpu.store_bytes(cpu.wrap(place(32)), &area[32..160], at.stack)?;
     }
-    let mxcsr = if compacted { written & SSE != 0 } else { wanted & (SSE | AVX) != 0 };
+    let mxcsr = if compacted {
+        written & SSE != 0
+    } else {
+        wanted & (SSE | AVX) != 0
+    };
     if mxcsr {
         xstate::save_mxcsr(&state.fpu, &mut area);
         cpu.store_bytes(cpu.wrap(place(24)), &area[24..32], at.stack)?;
     }
     if written & SSE != 0 {
         xstate::save_xmm(&state.fpu, view, &mut area);
-        cpu.store_bytes(cpu.wrap(place(160)), &area[160..160 + 16 * view.registers], at.stack)?;
+        cpu.store_bytes(
+            cpu.wrap(place(160)),
+            &area[160..160 + 16 * view.registers],
+            at.stack,
+        )?;
     }
     for (component, len) in xstate::extended(written) {
         let mut bytes = [0; 256];
         xstate::save_extended(&state, component, view, &mut bytes);
-        let used_len = if component == AVX { 16 * view.registers } else { len };
+        let used_len = if component == AVX {
+            16 * view.registers
+        } else {
+            len
+        };
         let linear = cpu.wrap(place(xstate::offset_of(component, layout)));
         cpu.store_bytes(linear, &bytes[..used_len], at.stack)?;
     }
@@ -184,11 +221,14 @@ fn xsave<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) 
     }
 }
 
-fn xrstor<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, instruction: &Instruction) -> Result<(), Fault> {
+fn xrstor<P: RamPage + 'static>(
+    cpu: &mut Cpu<'_, P>,
+    instruction: &Instruction,
+) -> Result<(), Fault> {
     use Mnemonic::*;
     let supervisor = matches!(instruction.mnemonic(), Xrstors | Xrstors64);
     if supervisor {
-        cpu.need_supervisor_xsave(ExitReason::XRSTORS)?;
+        cpu.need_supervisor_xsave(ExitReason::XRSTORS_INSTRUCTION)?;
     } else {
         cpu.need_xsave()?;
     }
@@ -221,7 +261,10 @@ fn xgetbv<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, _: &Instruction) -> Result
     let value = match cpu.gpr[1] as u32 {
         0 => xcr0,
         1 => {
-            let view = View { wide: true, registers: 16 };
+            let view = View {
+                wide: true,
+                registers: 16,
+            };
             xcr0 & xstate::in_use(&cpu.saved_state(), view)
         }
         _ => return Err(Fault::GP0),
