@@ -21,6 +21,7 @@ pub mod leaf;
 pub mod lock;
 pub mod lp;
 mod machine;
+pub mod metadata;
 mod module;
 pub mod msr;
 pub mod operand;
@@ -41,4 +42,4 @@ pub use machine::{
 };
 pub use module::Module;
 pub use profile::Profile;
-pub use refusal::{Broken, BusyOn, Refusal, Stop};
+pub use refusal::{Broken, BusyOn, NOT_MODELLED, Refusal, Stop};

@@ -87,3 +87,7 @@ impl<T> BusyOn<T> for Result<T, Contended> {
         self.map_err(|why| Refusal::Busy(operand, why))
     }
 }
+
+/// Where a call would go on into migration or L2 state, which this module does not have, it stops with this status
+/// (`TDX_INCOMPATIBLE_SEAM_CAPABILITIES`; the real module returns it only while it is brought up).
+pub const NOT_MODELLED: Status = Status::INCOMPATIBLE_SEAM_CAPABILITIES;

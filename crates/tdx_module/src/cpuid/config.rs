@@ -192,26 +192,30 @@ fn apply_xfam_to_leaf_7(xfam: Xfam, v: &mut Registers) {
     }
 }
 
+/// Newest first: family and model with stepping 0, and the highest stepping.
+pub const KNOWN_FMS: [(u32, u32); 6] = [
+    (0xD06D0, 0),
+    (0xA06E0, 0),
+    (0xA06D0, 0),
+    (0xA06F0, 0),
+    (0xC06F0, 2),
+    (0x806F0, 8),
+];
+
 /// Which family, model and stepping a migratable TD may show (host-td.md 3.4, "FMS rule").
 fn fms_allowed(wanted: u32, platform: u32) -> bool {
-    /// Newest first: family and model with stepping 0, and the highest stepping.
-    const KNOWN: [(u32, u32); 6] = [
-        (0xD06D0, 0),
-        (0xA06E0, 0),
-        (0xA06D0, 0),
-        (0xA06F0, 0),
-        (0xC06F0, 2),
-        (0x806F0, 8),
-    ];
     let model = |fms: u32| fms & !0xF;
     let stepping = |fms: u32| fms & 0xF;
     if model(wanted) == model(platform) && stepping(wanted) > stepping(platform) {
         return false;
     }
-    let Some(from) = KNOWN.iter().position(|known| known.0 == model(platform)) else {
+    let Some(from) = KNOWN_FMS
+        .iter()
+        .position(|known| known.0 == model(platform))
+    else {
         return false;
     };
-    KNOWN[from..]
+    KNOWN_FMS[from..]
         .iter()
         .any(|known| known.0 == model(wanted) && stepping(wanted) <= known.1)
 }

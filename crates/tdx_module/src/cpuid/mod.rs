@@ -6,7 +6,7 @@ mod config;
 mod platform;
 mod table;
 
-pub use config::{ConfigRefusal, TdCpuid, TdCpuidInput};
+pub use config::{ConfigRefusal, KNOWN_FMS, TdCpuid, TdCpuidInput};
 pub use platform::{Component, PlatformCpuid, PlatformRefusal};
 pub use table::ROWS;
 

@@ -17,6 +17,7 @@ pub mod encoding {
     pub const POSTED_DESCRIPTOR: u32 = 0x2016;
     pub const SHARED_EPTP: u32 = 0x203C;
     pub const GUEST_CR0: u32 = 0x6800;
+    pub const GUEST_CR3: u32 = 0x6802;
     pub const GUEST_CR4: u32 = 0x6804;
     pub const IA32_DEBUGCTL: u32 = 0x2802;
     pub const PIN_CONTROLS: u32 = 0x4000;
@@ -220,7 +221,7 @@ mod tests {
             0x681C,
         ];
         for (n, field) in fields.into_iter().enumerate() {
-            let value = 0x1_0203 * (n as u64 + 1) & if field < 0x2000 { 0xFFFF } else { u64::MAX };
+            let value = (0x1_0203 * (n as u64 + 1)) & if field < 0x2000 { 0xFFFF } else { u64::MAX };
             write(&mut vcpu, &mut extra, field, value);
             assert_eq!(read(&vcpu, &extra, field), value, "{field:#x}");
         }

@@ -73,6 +73,12 @@ leaves! {
     tdh_sys_lp_shutdown,
     tdh_mng_key_reclaimid,
     tdh_mem_track,
+    tdh_mng_rd,
+    tdh_mng_wr,
+    tdh_vp_rd,
+    tdh_vp_wr,
+    tdh_sys_rd,
+    tdh_sys_rdall,
 }
 
 #[cfg(test)]
