@@ -63,7 +63,7 @@ mod tests {
         let steps: std::vec::Vec<_> = image.plan(Order::PageByPage).collect();
         assert_eq!(steps.len(), 1 + 16 + 1 + 2);
         assert!(
-            matches!(steps[0], Step::AddPage { section: 0, data, .. } if data.bytes().len() == 4096)
+            matches!(steps[0], Step::AddPage { section: 0, data, .. } if data.bytes().len() == 0x80)
         );
         assert!(matches!(steps[16], Step::Extend { gpa, .. } if gpa.raw() == 0xFFFF_FF00));
         assert!(matches!(steps[17], Step::AugPage { section: 1, .. }));

@@ -14,6 +14,7 @@ mod gpa;
 mod guest;
 pub mod layout;
 mod leaf;
+mod leaf_rows;
 pub mod metadata;
 mod migration;
 mod operand;
@@ -23,6 +24,7 @@ mod sept;
 mod service_td;
 mod states;
 mod status;
+mod status_rows;
 mod sys_info;
 mod td_params;
 mod vmcall;
@@ -39,6 +41,7 @@ pub use gpa::{
 };
 pub use guest::{Gprs, L2AdditionalExitInfo, L2EnterGuestState, L2SegmentDetails, VeInfo};
 pub use leaf::{GuestLeaf, HostLeaf, LeafWord};
+pub use leaf_rows::{Interruption, LeafCategory, LeafLock, LeafOperand, LeafRow, LockMode};
 pub use migration::{Mbmd, MbmdHeader, MigrationBundleType};
 pub use operand::{
     GlaListEntry, GlaListInfo, GpaListEntry, GpaListInfo, GpawInfo, HkidOperand, HpaAndLast,
@@ -53,6 +56,7 @@ pub use service_td::{
 };
 pub use states::{KotState, LastTdExit, LifecycleState, ModuleState, OpState, VcpuState};
 pub use status::{OperandId, Status};
+pub use status_rows::{Advice, DetailsKind, STATUSES, StatusKind, StatusRow};
 pub use sys_info::{CmrInfo, ReservedArea, SysInfoAttributes, TdSysInfo, TdmrInfo, TdxFeatures0};
 pub use td_params::{
     Attributes, ConfigFlags, CpuidConfig, CpuidLeafSubleaf, CpuidValues, EptpControls,

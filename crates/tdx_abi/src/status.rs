@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use crate::DetailsKind;
+
 /// A completion status word. Open: a newer module may return values that this crate does not name.
 ///
 /// Bits 31:0 details level 2 (mostly an operand id), 39:32 details level 1, 47:40 class,
@@ -316,14 +318,38 @@ impl fmt::Debug for OperandId {
 }
 
 impl fmt::Display for Status {
+    /// The manual's name, and what bits 31:0 carry: `TDX_OPERAND_BUSY(TDR)`, `TDX_SUCCESS(HLT_INSTRUCTION)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.name() {
-            Some(name) => write!(f, "TDX_{name}")?,
-            None => return write!(f, "{:#018x}", self.0),
+        let Some(row) = self.row() else {
+            return write!(f, "{:#018x}", self.0);
+        };
+        // One name of the module's lacks the prefix.
+        let prefix = if row.status == Status::TD_VMCS_FIELD_ERROR {
+            ""
+        } else {
+            "TDX_"
+        };
+        write!(f, "{prefix}{}", row.status.name().unwrap_or(""))?;
+        if self.code() != row.status {
+            f.write_str(if self.0 & Status::FATAL != 0 {
+                "+FATAL"
+            } else {
+                "+HOST_RECOVERABILITY_HINT"
+            })?;
         }
-        match self.details() {
-            0 => Ok(()),
-            details => write!(f, "({details:#x})"),
+        match (row.details, self.details()) {
+            (DetailsKind::Operand, operand)
+                if operand != 0 || row.status == Status::OPERAND_INVALID =>
+            {
+                write!(f, "({})", OperandId(operand))
+            }
+            (_, 0) => Ok(()),
+            (DetailsKind::ExitReason, reason) => {
+                write!(f, "({})", x86_arch::ExitReason(reason as u16))
+            }
+            (DetailsKind::Msr, msr) => write!(f, "(MSR {msr:#x})"),
+            (DetailsKind::CpuidLeaf, leaf) => write!(f, "(CPUID leaf {leaf:#x})"),
+            (_, details) => write!(f, "({details:#x})"),
         }
     }
 }
