@@ -44,6 +44,7 @@ pub struct HobList<'b> {
 
 const HANDOFF: u16 = 1;
 const RESOURCE_DESCRIPTOR: u16 = 3;
+const GUID_EXTENSION: u16 = 4;
 const END_OF_LIST: u16 = 0xFFFF;
 const HEADER: usize = 8;
 const HANDOFF_SIZE: usize = 56;
@@ -81,6 +82,21 @@ impl<'b> HobList<'b> {
         body[24..32].copy_from_slice(&start.raw().to_le_bytes());
         body[32..40].copy_from_slice(&bytes.to_le_bytes());
         self.push(RESOURCE_DESCRIPTOR, &body)
+    }
+
+    /// Adds a GUID extension block (`guid` as its bytes lie in memory) with data of its owner's own making.
+    pub fn guid_extension(&mut self, guid: &[u8; 16], data: &[u8]) -> Result<(), HobListFull> {
+        let capacity = self.buffer.len();
+        let size = (HEADER + guid.len() + data.len()).next_multiple_of(8);
+        let full = HobListFull { capacity };
+        let length = u16::try_from(size).map_err(|_| full)?;
+        let block = self.buffer[self.used..].get_mut(..size).ok_or(full)?;
+        block[..2].copy_from_slice(&GUID_EXTENSION.to_le_bytes());
+        block[2..4].copy_from_slice(&length.to_le_bytes());
+        block[HEADER..HEADER + 16].copy_from_slice(guid);
+        block[HEADER + 16..][..data.len()].copy_from_slice(data);
+        self.used += size;
+        Ok(())
     }
 
     /// Ends the list; returns its bytes, the rest of the buffer being zero.

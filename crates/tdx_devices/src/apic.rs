@@ -1,338 +1,323 @@
-//! The VMM's half of a local APIC in x2APIC mode: what the processor does not virtualise itself (SDM 11.12, 11.5.4).
+//! The part of a vCPU's x2APIC that the VMM emulates: what is not in the virtual-APIC page.
 //!
-//! TPR, PPR, EOI, ISR, IRR and self-IPI are the processor's; IPIs, the timer and the local vector table come here as
-//! TDVMCALLs. The timer counts at the 25 MHz crystal that CPUID 0x15 reports, or compares with the guest's TSC.
+//! TPR, PPR, EOI, ISR, TMR, IRR and self-IPI are the processor's (virtual-interrupt delivery); the rest arrives
+//! as a TDVMCALL for the x2APIC MSRs (SDM volume 3, 12.12.1.2) and for the TSC deadline.
 
 use tdx_host::tdvmcall::MsrFault;
 
-use crate::Interrupts;
+pub const TSC_DEADLINE: u32 = 0x6E0;
+const ID: u32 = 0x802;
+const VERSION: u32 = 0x803;
+const LDR: u32 = 0x80D;
+const SPURIOUS: u32 = 0x80F;
+const ESR: u32 = 0x828;
+const LVT_CMCI: u32 = 0x82F;
+pub const ICR: u32 = 0x830;
+const LVT_TIMER: u32 = 0x832;
+const LVT_FIRST: u32 = 0x832;
+const LVT_LAST: u32 = 0x837;
+const INITIAL_COUNT: u32 = 0x838;
+const CURRENT_COUNT: u32 = 0x839;
+const DIVIDE: u32 = 0x83E;
 
-/// MSR numbers (SDM table 11-6).
-pub(crate) mod reg {
-    pub(crate) const TSC_DEADLINE: u32 = 0x6E0;
-    pub(crate) const ID: u32 = 0x802;
-    pub(crate) const VERSION: u32 = 0x803;
-    pub(crate) const LDR: u32 = 0x80D;
-    pub(crate) const SVR: u32 = 0x80F;
-    pub(crate) const ESR: u32 = 0x828;
-    pub(crate) const ICR: u32 = 0x830;
-    pub(crate) const LVT_TIMER: u32 = 0x832;
-    pub(crate) const LVT_THERMAL: u32 = 0x833;
-    pub(crate) const LVT_ERROR: u32 = 0x837;
-    pub(crate) const INITIAL_COUNT: u32 = 0x838;
-    pub(crate) const CURRENT_COUNT: u32 = 0x839;
-    pub(crate) const DIVIDE: u32 = 0x83E;
+/// Whether the MSR is one of those above.
+pub fn is_apic_msr(msr: u32) -> bool {
+    matches!(msr, TSC_DEADLINE | 0x800..=0x83F)
 }
 
-/// An integrated APIC with six local vectors.
-const VERSION: u64 = 0x0005_0014;
-const LVT_MASKED: u64 = 1 << 16;
-/// Bits that a local vector keeps.
-const LVT_BITS: u64 = 0x7_F7FF;
-const SVR_ENABLED: u64 = 1 << 8;
+/// LVT entries: masked after reset.
+const MASKED: u32 = 1 << 16;
 
-/// How the timer runs: LVT timer bits 18:17.
+/// The timer's mode, bits 18:17 of its LVT entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Mode {
     OneShot,
     Periodic,
-    TscDeadline,
+    Deadline,
 }
 
-/// One vCPU's local APIC as far as its VMM sees it.
-#[derive(Clone, Debug)]
-pub struct LocalApic {
+/// One vCPU's registers. Times are in ticks of the guest's TSC.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Apic {
     id: u32,
-    svr: u64,
-    icr: u64,
-    /// Timer, thermal, performance, LINT0, LINT1, error.
-    lvt: [u64; 6],
+    spurious: u32,
+    lvt_cmci: u32,
+    lvt: [u32; 6],
+    divide: u32,
     initial_count: u32,
-    divide: u64,
-    /// When the timer fires next, in guest TSC ticks.
-    deadline: Option<u64>,
-    tsc_per_tick: u64,
+    /// When the count was set, in TSC ticks.
+    started: u64,
+    /// When the timer fires next.
+    expiry: Option<u64>,
+    /// TSC ticks of one tick of the bus clock, as a fraction.
+    tsc_per_bus: (u64, u64),
 }
 
-/// An inter-processor interrupt as ICR describes it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Ipi {
-    pub vector: u8,
-    pub nmi: bool,
-    pub to: Destination,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Destination {
-    Physical(u32),
-    /// Cluster in 31:16, members in 15:0.
-    Logical(u32),
-    Myself,
-    Everyone,
-    Others,
-}
-
-impl LocalApic {
-    /// The APIC with this ID; `tsc_khz` is the guest's TSC frequency.
-    pub fn new(id: u32, tsc_khz: u32) -> Self {
-        Self {
+impl Apic {
+    /// A reset APIC. The bus clock is the 25 MHz crystal that CPUID 0x15 names.
+    pub fn new(id: u32, tsc_khz: u64) -> Apic {
+        Apic {
             id,
-            svr: 0xFF,
-            icr: 0,
-            lvt: [LVT_MASKED; 6],
-            initial_count: 0,
+            spurious: 0xFF,
+            lvt_cmci: MASKED,
+            lvt: [MASKED; 6],
             divide: 0,
-            deadline: None,
-            tsc_per_tick: u64::from(tsc_khz / 25_000).max(1),
+            initial_count: 0,
+            started: 0,
+            expiry: None,
+            tsc_per_bus: (tsc_khz.max(1), 25_000),
         }
     }
 
-    /// When the timer fires next, in guest TSC ticks.
-    pub fn deadline(&self) -> Option<u64> {
-        self.deadline
-    }
-
-    pub(crate) fn read(&self, msr: u32, now: u64) -> Result<u64, MsrFault> {
+    pub fn read(&self, msr: u32, now: u64) -> Result<u64, MsrFault> {
         Ok(match msr {
-            reg::TSC_DEADLINE => match self.mode() {
-                Mode::TscDeadline => self.deadline.unwrap_or(0),
-                _ => 0,
-            },
-            reg::ID => self.id.into(),
-            reg::VERSION => VERSION,
-            reg::LDR => u64::from(logical_id(self.id)),
-            reg::SVR => self.svr,
-            reg::ESR => 0,
-            reg::ICR => self.icr,
-            reg::LVT_TIMER..=reg::LVT_ERROR => self.lvt[(msr - reg::LVT_TIMER) as usize],
-            reg::INITIAL_COUNT => self.initial_count.into(),
-            reg::CURRENT_COUNT => self.current_count(now),
-            reg::DIVIDE => self.divide,
+            ID => self.id.into(),
+            // Version 0x14, seven LVT entries, no EOI-broadcast suppression.
+            VERSION => 0x14 | 6 << 16,
+            LDR => logical_id(self.id).into(),
+            SPURIOUS => self.spurious.into(),
+            ESR => 0,
+            LVT_CMCI => self.lvt_cmci.into(),
+            ICR => 0,
+            LVT_FIRST..=LVT_LAST => self.lvt[(msr - LVT_FIRST) as usize].into(),
+            INITIAL_COUNT => self.initial_count.into(),
+            CURRENT_COUNT => self.current_count(now).into(),
+            DIVIDE => self.divide.into(),
+            TSC_DEADLINE if self.mode() == Mode::Deadline => self.expiry.unwrap_or(0),
+            TSC_DEADLINE => 0,
             _ => return Err(MsrFault),
         })
     }
 
-    /// An IPI comes back to be delivered.
-    pub(crate) fn write(
-        &mut self,
-        msr: u32,
-        value: u64,
-        now: u64,
-    ) -> Result<Option<Ipi>, MsrFault> {
+    /// A write to anything but ICR, which is not one APIC's affair.
+    pub fn write(&mut self, msr: u32, value: u64, now: u64) -> Result<(), MsrFault> {
+        let word = u32::try_from(value);
         match msr {
-            reg::TSC_DEADLINE => {
-                if self.mode() == Mode::TscDeadline {
-                    self.deadline = (value != 0).then_some(value);
-                }
-            }
-            reg::SVR => self.svr = value & 0x1FF,
-            // Writing 0 latches the errors, of which there are none.
-            reg::ESR if value == 0 => {}
-            reg::ICR => {
-                self.icr = value & 0xFFFF_FFFF_000C_CFFF;
-                return Ok(self.ipi());
-            }
-            reg::LVT_TIMER => {
+            SPURIOUS => self.spurious = word.map_err(|_| MsrFault)? & 0x1FF,
+            ESR if value == 0 => {}
+            LVT_CMCI => self.lvt_cmci = word.map_err(|_| MsrFault)?,
+            LVT_FIRST..=LVT_LAST => {
                 let before = self.mode();
-                self.lvt[0] = value & LVT_BITS;
+                self.lvt[(msr - LVT_FIRST) as usize] = word.map_err(|_| MsrFault)?;
                 if self.mode() != before {
-                    self.deadline = None;
-                    self.initial_count = 0;
+                    (self.initial_count, self.expiry) = (0, None);
                 }
             }
-            reg::LVT_THERMAL..=reg::LVT_ERROR => {
-                self.lvt[(msr - reg::LVT_TIMER) as usize] = value & LVT_BITS;
+            INITIAL_COUNT => {
+                self.initial_count = word.map_err(|_| MsrFault)?;
+                self.start(now);
             }
-            reg::INITIAL_COUNT => {
-                if self.mode() != Mode::TscDeadline {
-                    self.initial_count = value as u32;
-                    self.deadline = (self.initial_count != 0).then(|| now + self.period());
-                }
+            DIVIDE => self.divide = word.map_err(|_| MsrFault)? & 0xB,
+            TSC_DEADLINE if self.mode() == Mode::Deadline => {
+                self.expiry = (value != 0).then_some(value);
             }
-            reg::DIVIDE => self.divide = value & 0b1011,
+            // Outside deadline mode the MSR reads 0 and writes are ignored (SDM 12.5.4.1).
+            TSC_DEADLINE => {}
             _ => return Err(MsrFault),
         }
-        Ok(None)
+        Ok(())
     }
 
-    /// Posts the timer's interrupt if it is due; a periodic timer starts again.
-    pub(crate) fn fire(&mut self, now: u64, interrupts: &mut dyn Interrupts) {
-        let Some(deadline) = self.deadline.filter(|&deadline| deadline <= now) else {
-            return;
-        };
-        self.deadline = match self.mode() {
+    /// When the timer fires next, in TSC ticks.
+    pub fn expiry(&self) -> Option<u64> {
+        self.expiry
+    }
+
+    /// Lets the timer fire if it is due: the vector to deliver, if its entry is not masked.
+    pub fn fire(&mut self, now: u64) -> Option<u8> {
+        let due = self.expiry.filter(|at| *at <= now)?;
+        self.expiry = match self.mode() {
             Mode::Periodic => {
-                let period = self.period();
-                let missed = (now - deadline) / period;
-                Some(deadline + (missed + 1) * period)
+                // Several periods may have passed; like hardware, they are one interrupt.
+                let period = self.period().max(1);
+                self.started = due + (now - due) / period * period;
+                Some(self.started + period)
             }
-            Mode::OneShot | Mode::TscDeadline => None,
+            Mode::OneShot | Mode::Deadline => None,
         };
-        if self.lvt[0] & LVT_MASKED == 0 && self.svr & SVR_ENABLED != 0 {
-            interrupts.post(self.id, self.lvt[0] as u8);
-        }
-    }
-
-    pub(crate) fn takes(&self, to: Destination, from: u32) -> bool {
-        match to {
-            Destination::Physical(u32::MAX) | Destination::Everyone => true,
-            Destination::Physical(id) => id == self.id,
-            Destination::Logical(ids) => {
-                let own = logical_id(self.id);
-                ids >> 16 == own >> 16 && ids & own & 0xFFFF != 0
-            }
-            Destination::Myself => from == self.id,
-            Destination::Others => from != self.id,
-        }
-    }
-
-    fn ipi(&self) -> Option<Ipi> {
-        let nmi = match self.icr >> 8 & 7 {
-            // Fixed and lowest priority; in a TD all processors have the same.
-            0 | 1 => false,
-            4 => true,
-            // INIT, SIPI and SMI mean nothing in a TD.
-            _ => return None,
-        };
-        let id = (self.icr >> 32) as u32;
-        let to = match self.icr >> 18 & 3 {
-            1 => Destination::Myself,
-            2 => Destination::Everyone,
-            3 => Destination::Others,
-            _ if self.icr & 1 << 11 != 0 => Destination::Logical(id),
-            _ => Destination::Physical(id),
-        };
-        Some(Ipi {
-            vector: self.icr as u8,
-            nmi,
-            to,
-        })
+        let entry = self.lvt[(LVT_TIMER - LVT_FIRST) as usize];
+        let enabled = self.spurious & 0x100 != 0 && entry & MASKED == 0;
+        // Vectors below 16 are illegal.
+        (enabled && entry & 0xFF >= 16).then_some(entry as u8)
     }
 
     fn mode(&self) -> Mode {
-        match self.lvt[0] >> 17 & 3 {
+        match self.lvt[(LVT_TIMER - LVT_FIRST) as usize] >> 17 & 3 {
             0 => Mode::OneShot,
             1 => Mode::Periodic,
-            _ => Mode::TscDeadline,
+            _ => Mode::Deadline,
         }
     }
 
-    /// Guest TSC ticks of one count of the timer.
-    fn ticks_per_count(&self) -> u64 {
-        // Bits 3, 1, 0: 0 divides by 2, 6 by 128, 7 by 1.
-        let code = self.divide & 3 | self.divide >> 1 & 4;
-        self.tsc_per_tick << ((code + 1) % 8)
+    fn start(&mut self, now: u64) {
+        self.started = now;
+        self.expiry = match self.mode() {
+            Mode::Deadline => None,
+            _ if self.initial_count == 0 => None,
+            _ => Some(now + self.period()),
+        };
     }
 
+    /// TSC ticks of one run of the count.
     fn period(&self) -> u64 {
-        u64::from(self.initial_count) * self.ticks_per_count()
+        self.tsc_ticks(self.initial_count.into())
     }
 
-    fn current_count(&self, now: u64) -> u64 {
-        match (self.mode(), self.deadline) {
-            (Mode::TscDeadline, _) | (_, None) => 0,
-            (_, Some(deadline)) => deadline.saturating_sub(now) / self.ticks_per_count(),
+    fn tsc_ticks(&self, counts: u64) -> u64 {
+        let (tsc, bus) = self.tsc_per_bus;
+        (u128::from(counts) * u128::from(self.divisor()) * u128::from(tsc) / u128::from(bus)) as u64
+    }
+
+    /// Bits 3, 1 and 0 of the divide register: 2, 4, 8 … 128, then 1.
+    fn divisor(&self) -> u64 {
+        let code = self.divide & 3 | self.divide >> 1 & 4;
+        1 << ((code + 1) & 7)
+    }
+
+    fn current_count(&self, now: u64) -> u32 {
+        if self.expiry.is_none() || self.mode() == Mode::Deadline {
+            return 0;
         }
+        let (tsc, bus) = self.tsc_per_bus;
+        let ticks = u128::from(now.saturating_sub(self.started)) * u128::from(bus);
+        let passed = ticks / (u128::from(tsc) * u128::from(self.divisor()));
+        self.initial_count
+            .saturating_sub(u32::try_from(passed).unwrap_or(u32::MAX))
     }
 }
 
-/// Cluster in 31:16, position in 15:0 (SDM 11.12.10.2).
+/// The x2APIC's logical id: cluster in the upper half, one bit in the lower (SDM 12.12.10.2).
 fn logical_id(id: u32) -> u32 {
-    id >> 4 << 16 | 1 << (id & 15)
+    (id >> 4) << 16 | 1 << (id & 15)
+}
+
+/// An interprocessor interrupt or a message from the I/O APIC, decoded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Message {
+    /// 0 fixed, 1 lowest priority, 2 SMI, 4 NMI, 5 INIT, 6 start-up, 7 ExtINT.
+    pub delivery: u8,
+    pub vector: u8,
+    pub target: Target,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Target {
+    /// An x2APIC id; all ones are everybody.
+    Physical(u32),
+    Logical(u32),
+    Itself,
+    All,
+    Others,
+}
+
+impl Message {
+    pub fn from_icr(value: u64) -> Message {
+        let id = (value >> 32) as u32;
+        Message {
+            delivery: (value >> 8 & 7) as u8,
+            vector: value as u8,
+            target: match value >> 18 & 3 {
+                1 => Target::Itself,
+                2 => Target::All,
+                3 => Target::Others,
+                _ if value & 1 << 11 != 0 => Target::Logical(id),
+                _ => Target::Physical(id),
+            },
+        }
+    }
+
+    /// Whether vCPU `index` (whose APIC id it is) receives what `from` sent.
+    pub fn reaches(&self, index: u32, from: u32) -> bool {
+        match self.target {
+            Target::Physical(id) => id == u32::MAX || id == index,
+            Target::Logical(u32::MAX) | Target::All => true,
+            Target::Logical(id) => {
+                let own = logical_id(index);
+                id >> 16 == own >> 16 && id & own & 0xFFFF != 0
+            }
+            Target::Itself => index == from,
+            Target::Others => index != from,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[derive(Default)]
-    struct Posted(Vec<(u32, u8)>);
+    const KHZ: u64 = 2_500_000;
 
-    impl Interrupts for Posted {
-        fn post(&mut self, vcpu: u32, vector: u8) {
-            self.0.push((vcpu, vector));
-        }
-        fn nmi(&mut self, _vcpu: u32) {}
-    }
-
-    fn enabled(id: u32) -> LocalApic {
-        let mut apic = LocalApic::new(id, 1_000_000);
-        apic.write(reg::SVR, 0x1FF, 0).unwrap();
+    fn enabled() -> Apic {
+        let mut apic = Apic::new(3, KHZ);
+        apic.write(SPURIOUS, 0x1FF, 0).expect("SVR is writable");
         apic
     }
 
     #[test]
-    fn the_deadline_timer_fires_once_at_its_time() {
-        let (mut apic, mut posted) = (enabled(2), Posted::default());
-        apic.write(reg::TSC_DEADLINE, 500, 0).unwrap();
-        assert_eq!(apic.deadline(), None, "not in deadline mode yet");
-        apic.write(reg::LVT_TIMER, 0x4_00EC, 0).unwrap();
-        apic.write(reg::TSC_DEADLINE, 500, 0).unwrap();
-        assert_eq!(apic.read(reg::TSC_DEADLINE, 1), Ok(500));
-        apic.fire(499, &mut posted);
-        assert!(posted.0.is_empty());
-        apic.fire(500, &mut posted);
-        apic.fire(501, &mut posted);
-        assert_eq!(posted.0, [(2, 0xEC)]);
-        assert_eq!(apic.read(reg::TSC_DEADLINE, 501), Ok(0));
+    fn a_deadline_fires_once_and_not_before_its_time() {
+        let mut apic = enabled();
+        apic.write(LVT_TIMER, 2 << 17 | 0xEC, 0)
+            .expect("LVT is writable");
+        apic.write(TSC_DEADLINE, 1000, 10)
+            .expect("the deadline is writable");
+        assert_eq!(apic.read(TSC_DEADLINE, 10), Ok(1000));
+        assert_eq!(apic.fire(999), None);
+        assert_eq!(apic.fire(1000), Some(0xEC));
+        assert_eq!(apic.fire(2000), None);
+        assert_eq!(apic.read(TSC_DEADLINE, 2000), Ok(0));
     }
 
     #[test]
-    fn the_periodic_timer_counts_crystal_ticks_and_skips_what_was_missed() {
-        let (mut apic, mut posted) = (enabled(0), Posted::default());
-        apic.write(reg::LVT_TIMER, 0x2_0030, 0).unwrap();
-        apic.write(reg::DIVIDE, 0b1011, 0).unwrap();
-        apic.write(reg::INITIAL_COUNT, 10, 0).unwrap();
-        // 1 GHz over 25 MHz: 40 TSC ticks a count.
-        assert_eq!(apic.deadline(), Some(400));
-        assert_eq!(apic.read(reg::CURRENT_COUNT, 200), Ok(5));
-        apic.fire(1300, &mut posted);
-        assert_eq!(posted.0.len(), 1);
-        assert_eq!(apic.deadline(), Some(1600));
-        apic.write(reg::DIVIDE, 0, 0).unwrap();
-        assert_eq!(apic.ticks_per_count(), 80);
-        apic.write(reg::DIVIDE, 0b1010, 0).unwrap();
-        assert_eq!(apic.ticks_per_count(), 40 * 128);
+    fn a_count_runs_at_the_divided_crystal_clock() {
+        let mut apic = enabled();
+        apic.write(LVT_TIMER, 0x30, 0).expect("LVT is writable");
+        apic.write(DIVIDE, 0xB, 0).expect("divide by 1");
+        apic.write(INITIAL_COUNT, 1000, 0).expect("count");
+        // 2.5 GHz over 25 MHz: 100 TSC ticks each.
+        assert_eq!(apic.expiry(), Some(100_000));
+        assert_eq!(apic.read(CURRENT_COUNT, 50_000), Ok(500));
+        assert_eq!(apic.fire(100_000), Some(0x30));
+        assert_eq!(apic.read(CURRENT_COUNT, 100_000), Ok(0));
     }
 
     #[test]
-    fn a_masked_timer_or_a_disabled_apic_posts_nothing() {
-        let mut posted = Posted::default();
-        let mut masked = enabled(0);
-        masked.write(reg::LVT_TIMER, 0x1_0030, 0).unwrap();
-        masked.write(reg::INITIAL_COUNT, 1, 0).unwrap();
-        masked.fire(1000, &mut posted);
-        let mut off = LocalApic::new(0, 1_000_000);
-        off.write(reg::LVT_TIMER, 0x30, 0).unwrap();
-        off.write(reg::INITIAL_COUNT, 1, 0).unwrap();
-        off.fire(1000, &mut posted);
-        assert!(posted.0.is_empty());
+    fn a_periodic_timer_goes_on_in_step() {
+        let mut apic = enabled();
+        apic.write(LVT_TIMER, 1 << 17 | 0x40, 0)
+            .expect("LVT is writable");
+        apic.write(INITIAL_COUNT, 10, 0)
+            .expect("count, divided by 2");
+        assert_eq!(apic.expiry(), Some(2000));
+        assert_eq!(apic.fire(5000), Some(0x40));
+        assert_eq!(apic.expiry(), Some(6000));
     }
 
     #[test]
-    fn ipis_find_their_destinations() {
-        let mut apic = enabled(1);
-        let mut ask = |icr| apic.write(reg::ICR, icr, 0).unwrap();
-        let ipi = |to| {
-            Some(Ipi {
-                vector: 0xFD,
-                nmi: false,
-                to,
-            })
-        };
-        assert_eq!(ask(0x3_0000_00FD), ipi(Destination::Physical(3)));
-        assert_eq!(
-            ask(0x0001_0002_0000_08FD),
-            ipi(Destination::Logical(0x1_0002))
-        );
-        assert_eq!(ask(0xC_00FD), ipi(Destination::Others));
-        assert_eq!(ask(0x4_00FD), ipi(Destination::Myself));
-        assert!(ask(0x400).is_some_and(|ipi| ipi.nmi));
-        assert_eq!(ask(0x500), None, "INIT is dropped");
-        let other = enabled(17);
-        assert!(other.takes(Destination::Logical(0x1_0002), 1));
-        assert!(!other.takes(Destination::Logical(0x2), 1));
-        assert!(other.takes(Destination::Physical(u32::MAX), 1));
-        assert!(other.takes(Destination::Others, 1) && !other.takes(Destination::Others, 17));
+    fn a_masked_or_disabled_timer_is_silent() {
+        let mut apic = Apic::new(0, KHZ);
+        apic.write(LVT_TIMER, 2 << 17 | 0xEC, 0)
+            .expect("LVT is writable");
+        apic.write(TSC_DEADLINE, 5, 0)
+            .expect("the deadline is writable");
+        assert_eq!(apic.fire(10), None, "the APIC is not enabled by SVR");
+        let mut apic = enabled();
+        apic.write(LVT_TIMER, 2 << 17 | u64::from(MASKED) | 0xEC, 0)
+            .expect("LVT is writable");
+        apic.write(TSC_DEADLINE, 5, 0)
+            .expect("the deadline is writable");
+        assert_eq!(apic.fire(10), None);
+    }
+
+    #[test]
+    fn messages_reach_whom_they_name() {
+        let icr = |value: u64, index, from| Message::from_icr(value).reaches(index, from);
+        assert!(icr(3 << 32 | 0xFB, 3, 0) && !icr(3 << 32 | 0xFB, 2, 0));
+        assert!(icr(0xFFFF_FFFF_0000_00FB, 5, 0));
+        // Logical: cluster 1, members 0 and 2, are ids 16 and 18.
+        let logical = 0x0001_0005u64 << 32 | 1 << 11 | 0xFB;
+        assert!(icr(logical, 16, 0) && icr(logical, 18, 0) && !icr(logical, 17, 0));
+        assert!(!icr(logical, 0, 0));
+        assert!(icr(3 << 18, 1, 0) && !icr(3 << 18, 0, 0));
+        assert!(icr(1 << 18, 0, 0) && !icr(1 << 18, 1, 0));
     }
 }

@@ -1,245 +1,300 @@
-//! All devices of a TD behind one [`Services`].
+//! All devices of one TD together: what answers its TDVMCALLs.
 
+use std::collections::VecDeque;
+use std::fmt;
 use std::io::Write;
+use std::sync::Arc;
 
-use tdx_host::Services;
-use tdx_host::tdvmcall::MsrFault;
+use tdx_host::tdvmcall::{MsrFault, Services};
+use x86_arch::Gpa;
 
-use crate::apic::{LocalApic, reg};
-use crate::msr::Msrs;
+use crate::apic::{self, Apic, Message};
+use crate::ioapic::IoApic;
+use crate::memory_map::{COM1, COM1_IRQ, IOAPIC};
 use crate::power::{self, Power};
-use crate::rtc::{self, Rtc};
-use crate::serial::{self, ConsoleInput, Uart};
-use crate::{Interrupts, cpuid};
+use crate::serial::SerialPort;
+use crate::{Interrupt, cpuid, msr};
+
+/// The guest's TSC now.
+pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 /// What a board is made of.
-pub struct BoardConfig<'a> {
+pub struct BoardConfig {
     pub vcpus: u32,
-    /// The guest's TSC frequency.
-    pub tsc_khz: u32,
-    /// The guest's TSC now.
-    pub now: Box<dyn Fn() -> u64 + 'a>,
-    /// Where the serial port writes.
-    pub console: Box<dyn Write + 'a>,
-    pub input: ConsoleInput,
-    pub interrupts: Box<dyn Interrupts + 'a>,
+    /// Frequency of the guest's TSC.
+    pub tsc_khz: u64,
+    pub clock: Clock,
+    /// Where the serial console's bytes go.
+    pub console: Box<dyn Write + Send>,
 }
 
-/// The machine around the vCPUs of a TD.
-pub struct Board<'a> {
-    tsc_khz: u32,
-    now: Box<dyn Fn() -> u64 + 'a>,
-    interrupts: Box<dyn Interrupts + 'a>,
-    uart: Uart<Box<dyn Write + 'a>>,
-    rtc: Rtc,
-    apics: Vec<LocalApic>,
-    msrs: Vec<Msrs>,
+impl fmt::Debug for BoardConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BoardConfig")
+            .field("vcpus", &self.vcpus)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The devices. Interrupts that they raise queue up until the run loop takes them.
+pub struct Board {
+    clock: Clock,
+    apics: Vec<Apic>,
+    ioapic: IoApic,
+    serial: SerialPort,
     power: Option<Power>,
-    unknown_ports: u64,
+    interrupts: VecDeque<Interrupt>,
 }
 
-impl<'a> Board<'a> {
-    pub fn new(config: BoardConfig<'a>) -> Self {
-        let BoardConfig {
-            vcpus,
-            tsc_khz,
-            now,
-            console,
-            input,
-            interrupts,
-        } = config;
-        Self {
-            tsc_khz,
-            now,
-            interrupts,
-            uart: Uart::new(console, input),
-            rtc: Rtc::default(),
-            apics: (0..vcpus).map(|id| LocalApic::new(id, tsc_khz)).collect(),
-            msrs: (0..vcpus).map(Msrs::new).collect(),
+impl fmt::Debug for Board {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Board")
+            .field("apics", &self.apics)
+            .field("ioapic", &self.ioapic)
+            .field("power", &self.power)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Board {
+    pub fn new(config: BoardConfig) -> Board {
+        Board {
+            clock: config.clock,
+            apics: (0..config.vcpus)
+                .map(|id| Apic::new(id, config.tsc_khz))
+                .collect(),
+            ioapic: IoApic::default(),
+            serial: SerialPort::new(config.console),
             power: None,
-            unknown_ports: 0,
+            interrupts: VecDeque::new(),
         }
     }
 
-    /// What the guest asked of the machine, if it did.
+    /// What the guest asked of the platform, if it did.
     pub fn power(&self) -> Option<Power> {
         self.power
     }
 
-    /// When the next timer fires, in guest TSC ticks.
-    pub fn next_deadline(&self) -> Option<u64> {
-        self.apics.iter().filter_map(LocalApic::deadline).min()
+    /// The next interrupt that a device wants delivered.
+    pub fn next_interrupt(&mut self) -> Option<Interrupt> {
+        self.interrupts.pop_front()
     }
 
-    /// Posts the interrupts of all timers that are due.
-    pub fn fire_timers(&mut self) {
-        let now = (self.now)();
-        for apic in &mut self.apics {
-            apic.fire(now, &mut *self.interrupts);
+    /// When the earliest timer fires, in TSC ticks.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.apics.iter().filter_map(Apic::expiry).min()
+    }
+
+    /// Lets every timer fire that is due by now.
+    pub fn run_timers(&mut self) {
+        let now = (self.clock)();
+        for (vcpu, apic) in (0..).zip(&mut self.apics) {
+            if let Some(vector) = apic.fire(now) {
+                self.interrupts
+                    .push_back(Interrupt::Vector { vcpu, vector });
+            }
         }
     }
 
-    /// Accesses to ports where nothing is.
-    pub fn unknown_ports(&self) -> u64 {
-        self.unknown_ports
+    /// Bytes typed at the console; gives how many were taken.
+    pub fn type_bytes(&mut self, bytes: &[u8]) -> usize {
+        let taken = self.serial.receive(bytes);
+        self.serial_interrupt();
+        taken
     }
 
-    fn apic(&mut self, vcpu: u32) -> Result<&mut LocalApic, MsrFault> {
-        self.apics.get_mut(vcpu as usize).ok_or(MsrFault)
+    fn serial_interrupt(&mut self) {
+        if self.serial.take_edge()
+            && let Some(message) = self.ioapic.raise(COM1_IRQ)
+        {
+            self.send(message, 0);
+        }
+    }
+
+    fn send(&mut self, message: Message, from: u32) {
+        let reached = (0..self.apics.len() as u32).filter(|index| message.reaches(*index, from));
+        match message.delivery {
+            // Fixed; lowest priority goes to the first that it reaches. Vectors below 16 are illegal.
+            0 if message.vector >= 16 => {
+                self.interrupts
+                    .extend(reached.map(|vcpu| Interrupt::Vector {
+                        vcpu,
+                        vector: message.vector,
+                    }))
+            }
+            1 if message.vector >= 16 => {
+                self.interrupts
+                    .extend(reached.take(1).map(|vcpu| Interrupt::Vector {
+                        vcpu,
+                        vector: message.vector,
+                    }))
+            }
+            4 => self
+                .interrupts
+                .extend(reached.map(|vcpu| Interrupt::Nmi { vcpu })),
+            // SMI, INIT and start-up mean nothing to a TD's vCPU.
+            _ => {}
+        }
     }
 }
 
-impl Services for Board<'_> {
+impl Services for Board {
     fn cpuid(&mut self, _vcpu: u32, leaf: u32, _subleaf: u32) -> [u32; 4] {
-        cpuid::leaf(leaf)
+        cpuid::hypervisor(leaf)
     }
 
-    fn io_read(&mut self, _vcpu: u32, port: u16, _size: u8) -> u32 {
+    fn io_read(&mut self, _vcpu: u32, port: u16, size: u8) -> u32 {
         match port {
-            serial::BASE..=serial::LAST => self.uart.read(port - serial::BASE).into(),
-            rtc::DATA => {
-                let seconds = (self.now)() / (u64::from(self.tsc_khz) * 1000);
-                self.rtc.read(seconds).into()
+            COM1..=0x3FF if size == 1 => {
+                let value = self.serial.read((port - COM1) as u8);
+                self.serial_interrupt();
+                value.into()
             }
-            power::SLEEP_STATUS => 0,
-            _ => {
-                self.unknown_ports += 1;
-                u32::MAX
-            }
+            power::SLEEP_CONTROL..=power::RESET => 0,
+            _ => u32::MAX,
         }
     }
 
-    fn io_write(&mut self, _vcpu: u32, port: u16, _size: u8, value: u32) {
+    fn io_write(&mut self, _vcpu: u32, port: u16, size: u8, value: u32) {
         match port {
-            serial::BASE..=serial::LAST => {
-                self.uart.write(port - serial::BASE, value as u8);
+            COM1..=0x3FF if size == 1 => {
+                self.serial.write((port - COM1) as u8, value as u8);
+                self.serial_interrupt();
             }
-            rtc::INDEX => self.rtc.select(value),
-            power::SLEEP_CONTROL | power::RESET => {
-                self.power = self.power.or(power::write(port, value));
-            }
-            power::SLEEP_STATUS => {}
-            _ => self.unknown_ports += 1,
+            _ => self.power = self.power.or(power::request(port, value as u8)),
         }
     }
 
     fn read_msr(&mut self, vcpu: u32, msr: u32) -> Result<u64, MsrFault> {
-        match msr {
-            reg::TSC_DEADLINE | 0x800..=0x8FF => {
-                let now = (self.now)();
-                self.apic(vcpu)?.read(msr, now)
-            }
-            _ => self.msrs.get(vcpu as usize).ok_or(MsrFault)?.read(msr),
+        match self.apics.get(vcpu as usize) {
+            Some(apic) if apic::is_apic_msr(msr) => apic.read(msr, (self.clock)()),
+            _ => msr::read(msr, vcpu == 0),
         }
     }
 
     fn write_msr(&mut self, vcpu: u32, msr: u32, value: u64) -> Result<(), MsrFault> {
-        match msr {
-            reg::TSC_DEADLINE | 0x800..=0x8FF => {
-                let now = (self.now)();
-                let ipi = self.apic(vcpu)?.write(msr, value, now)?;
-                if let Some(ipi) = ipi {
-                    let to = (0..)
-                        .zip(&self.apics)
-                        .filter(|(_, apic)| apic.takes(ipi.to, vcpu));
-                    for (target, _) in to {
-                        match ipi.nmi {
-                            true => self.interrupts.nmi(target),
-                            false => self.interrupts.post(target, ipi.vector),
-                        }
-                    }
-                }
-                // A deadline in the past fires at once.
-                self.fire_timers();
+        match self.apics.get_mut(vcpu as usize) {
+            Some(_) if msr == apic::ICR => {
+                self.send(Message::from_icr(value), vcpu);
                 Ok(())
             }
-            _ => self
-                .msrs
-                .get_mut(vcpu as usize)
-                .ok_or(MsrFault)?
-                .write(msr, value),
+            Some(apic) if apic::is_apic_msr(msr) => apic.write(msr, value, (self.clock)()),
+            _ => msr::write(msr),
         }
     }
 
-    /// A timer that is due is an event to see before a long conversion goes on.
+    fn mmio_read(&mut self, _vcpu: u32, gpa: Gpa, size: u8) -> u64 {
+        match gpa.raw().checked_sub(IOAPIC) {
+            Some(offset @ 0..0x1000) if size == 4 => self.ioapic.read(offset).into(),
+            _ => u64::MAX,
+        }
+    }
+
+    fn mmio_write(&mut self, _vcpu: u32, gpa: Gpa, size: u8, value: u64) {
+        if let Some(offset @ 0..0x1000) = gpa.raw().checked_sub(IOAPIC)
+            && size == 4
+        {
+            self.ioapic.write(offset, value as u32);
+        }
+    }
+
+    fn wants_owner(&mut self) -> bool {
+        self.power.is_some() || !self.interrupts.is_empty()
+    }
+
     fn event_pending(&mut self, _vcpu: u32) -> bool {
-        let now = (self.now)();
-        self.next_deadline().is_some_and(|deadline| deadline <= now)
+        !self.interrupts.is_empty()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::cell::{Cell, RefCell};
-    use std::rc::Rc;
-
     use super::*;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
-    #[derive(Clone, Default)]
-    struct Log(Rc<RefCell<Vec<(u32, u8)>>>);
-
-    impl Interrupts for Log {
-        fn post(&mut self, vcpu: u32, vector: u8) {
-            self.0.borrow_mut().push((vcpu, vector));
-        }
-        fn nmi(&mut self, vcpu: u32) {
-            self.0.borrow_mut().push((vcpu, 2));
-        }
-    }
-
-    fn board<'a>(clock: &'a Cell<u64>, log: &Log) -> Board<'a> {
-        Board::new(BoardConfig {
-            vcpus: 3,
-            tsc_khz: 1_000_000,
-            now: Box::new(|| clock.get()),
+    fn board(vcpus: u32) -> (Board, Arc<AtomicU64>) {
+        let now = Arc::new(AtomicU64::new(0));
+        let tsc = Arc::clone(&now);
+        let board = Board::new(BoardConfig {
+            vcpus,
+            tsc_khz: 2_500_000,
+            clock: Arc::new(move || tsc.load(Ordering::Relaxed)),
             console: Box::new(std::io::sink()),
-            input: ConsoleInput::default(),
-            interrupts: Box::new(log.clone()),
-        })
+        });
+        (board, now)
     }
 
     #[test]
-    fn an_ipi_to_all_others_reaches_all_others() {
-        let (clock, log) = (Cell::new(0), Log::default());
-        let mut board = board(&clock, &log);
-        board.write_msr(1, reg::ICR, 0xC_00FB).unwrap();
-        board.write_msr(0, reg::ICR, 0x2_0000_0400).unwrap();
-        assert_eq!(*log.0.borrow(), [(0, 0xFB), (2, 0xFB), (2, 2)]);
-        assert_eq!(board.write_msr(7, reg::ICR, 0xC_00FB), Err(MsrFault));
-    }
-
-    #[test]
-    fn the_nearest_timer_is_the_next_deadline() {
-        let (clock, log) = (Cell::new(10), Log::default());
-        let mut board = board(&clock, &log);
-        for (vcpu, deadline) in [(0, 500), (2, 300)] {
-            board.write_msr(vcpu, reg::SVR, 0x1FF).unwrap();
-            board.write_msr(vcpu, reg::LVT_TIMER, 0x4_00EC).unwrap();
-            board.write_msr(vcpu, reg::TSC_DEADLINE, deadline).unwrap();
-        }
-        assert_eq!(board.next_deadline(), Some(300));
-        assert!(!board.event_pending(0));
-        clock.set(400);
-        assert!(board.event_pending(0));
-        board.fire_timers();
-        assert_eq!(*log.0.borrow(), [(2, 0xEC)]);
-        board.write_msr(2, reg::TSC_DEADLINE, 1).unwrap();
+    fn an_ipi_goes_to_the_vcpus_it_names() {
+        let (mut board, _) = board(3);
+        board
+            .write_msr(0, apic::ICR, 3 << 18 | 0xFB)
+            .expect("ICR is writable");
+        let sent: Vec<_> = std::iter::from_fn(|| board.next_interrupt()).collect();
         assert_eq!(
-            log.0.borrow().len(),
-            2,
-            "a deadline in the past fires at once"
+            sent,
+            [1, 2].map(|vcpu| Interrupt::Vector { vcpu, vector: 0xFB })
         );
+        board
+            .write_msr(0, apic::ICR, 2 << 32 | 4 << 8)
+            .expect("ICR is writable");
+        assert_eq!(board.next_interrupt(), Some(Interrupt::Nmi { vcpu: 2 }));
+        board
+            .write_msr(0, apic::ICR, 2 << 32 | 5 << 8)
+            .expect("INIT is dropped");
+        assert_eq!(board.next_interrupt(), None);
     }
 
     #[test]
-    fn a_guest_powers_off_once_and_for_all() {
-        let (clock, log) = (Cell::new(0), Log::default());
-        let mut board = board(&clock, &log);
+    fn a_timer_is_due_when_the_clock_says_so() {
+        let (mut board, now) = board(2);
+        board.write_msr(1, 0x80F, 0x1FF).expect("SVR is writable");
+        board
+            .write_msr(1, 0x832, 2 << 17 | 0xEC)
+            .expect("LVT is writable");
+        board
+            .write_msr(1, apic::TSC_DEADLINE, 500)
+            .expect("the deadline is writable");
+        assert_eq!(board.next_deadline(), Some(500));
+        board.run_timers();
+        assert_eq!(board.next_interrupt(), None);
+        now.store(500, Ordering::Relaxed);
+        board.run_timers();
+        assert_eq!(
+            board.next_interrupt(),
+            Some(Interrupt::Vector {
+                vcpu: 1,
+                vector: 0xEC
+            })
+        );
+        assert_eq!(board.next_deadline(), None);
+    }
+
+    #[test]
+    fn typing_raises_the_serial_interrupt_through_the_io_apic() {
+        let (mut board, _) = board(1);
+        board.io_write(0, COM1 + 1, 1, 1);
+        let gpa = Gpa::new(IOAPIC);
+        board.mmio_write(0, gpa, 4, 0x10 + 2 * u64::from(COM1_IRQ));
+        board.mmio_write(0, Gpa::new(IOAPIC + 0x10), 4, 0x24);
+        assert_eq!(board.type_bytes(b"!"), 1);
+        assert_eq!(
+            board.next_interrupt(),
+            Some(Interrupt::Vector {
+                vcpu: 0,
+                vector: 0x24
+            })
+        );
+        assert_eq!(board.io_read(0, COM1, 1), u32::from(b'!'));
+    }
+
+    #[test]
+    fn an_empty_bus_reads_all_ones_and_power_off_is_remembered() {
+        let (mut board, _) = board(1);
+        assert_eq!(board.io_read(0, 0x70, 1), u32::MAX);
+        assert_eq!(board.mmio_read(0, Gpa::new(0xFED0_0000), 4), u64::MAX);
         assert_eq!(board.power(), None);
         board.io_write(0, power::SLEEP_CONTROL, 1, 0x34);
-        board.io_write(0, power::RESET, 1, 1);
         assert_eq!(board.power(), Some(Power::Off));
-        assert_eq!(board.io_read(0, 0x80, 1), u32::MAX);
-        assert_eq!(board.unknown_ports(), 1);
     }
 }

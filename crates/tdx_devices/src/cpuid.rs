@@ -1,31 +1,30 @@
-//! The hypervisor's CPUID leaves: KVM's signature, since Linux then trusts the x2APIC it finds, and no features.
+//! CPUID leaves 0x40000000 and up, which the guest asks its VMM for.
 
-const BASE: u32 = 0x4000_0000;
-const FEATURES: u32 = BASE + 1;
+/// KVM's signature: with it Linux keeps the x2APIC and leaves the MTRRs alone (spec: linux.md 5).
+const KVM: &[u8; 12] = b"KVMKVMKVM\0\0\0";
 
-pub(crate) fn leaf(leaf: u32) -> [u32; 4] {
-    let name = |at: usize| {
-        let bytes: [u8; 4] = *b"KVMKVMKVM\0\0\0"[at..]
-            .first_chunk()
-            .expect("twelve bytes");
-        u32::from_le_bytes(bytes)
-    };
+/// EAX, EBX, ECX, EDX.
+pub fn hypervisor(leaf: u32) -> [u32; 4] {
+    let word = |i: usize| u32::from_le_bytes([KVM[i], KVM[i + 1], KVM[i + 2], KVM[i + 3]]);
     match leaf {
-        BASE => [FEATURES, name(0), name(4), name(8)],
+        0x4000_0000 => [0x4000_0001, word(0), word(4), word(8)],
+        // No paravirtual feature is offered: kvmclock and its like need memory that a TD does not share.
         _ => [0; 4],
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
-    fn the_signature_reads_as_linux_looks_for_it() {
-        let [max, ebx, ecx, edx] = super::leaf(0x4000_0000);
-        let bytes = [ebx, ecx, edx].map(u32::to_le_bytes).concat();
-        assert_eq!(
-            (max, bytes.as_slice()),
-            (0x4000_0001, &b"KVMKVMKVM\0\0\0"[..])
-        );
-        assert_eq!(super::leaf(0x4000_0001), [0; 4]);
+    fn the_signature_is_kvms_and_no_feature_is_offered() {
+        let [eax, ebx, ecx, edx] = hypervisor(0x4000_0000);
+        let name: Vec<u8> = [ebx, ecx, edx]
+            .into_iter()
+            .flat_map(u32::to_le_bytes)
+            .collect();
+        assert_eq!((eax, name.as_slice()), (0x4000_0001, &KVM[..]));
+        assert_eq!(hypervisor(0x4000_0001), [0; 4]);
     }
 }

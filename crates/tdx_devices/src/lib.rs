@@ -1,28 +1,21 @@
-//! The devices that a TD reaches by TDVMCALL: a serial port, the VMM's half of the local APICs, a clock, power.
+//! The devices of a TD, as the VMM serves them: through TDVMCALLs only, never through the TD's private memory.
 //!
-//! [`Board`] is the whole of it as [`tdx_host::Services`]. Time is the guest's TSC, which the caller supplies, so that
-//! the same guest sees the same times in every run. Interrupts leave through [`Interrupts`]: the caller posts them.
-//!
-//! Not here: PCI, virtio, an I/O APIC (the serial port has no interrupt line; drivers poll it).
+//! [`Board`] is the whole set; it implements `tdx_host::Services`. [`direct_boot`] lays out a Linux kernel for the
+//! direct-boot firmware. What a Linux guest needs of its platform is in spec: linux.md 5.
 #![forbid(unsafe_code)]
 
+mod acpi;
 mod apic;
 mod board;
 mod cpuid;
+pub mod direct_boot;
+mod interrupt;
+mod ioapic;
+pub mod memory_map;
 mod msr;
 mod power;
-mod rtc;
 mod serial;
 
-pub use apic::LocalApic;
-pub use board::{Board, BoardConfig};
+pub use board::{Board, BoardConfig, Clock};
+pub use interrupt::Interrupt;
 pub use power::Power;
-pub use serial::ConsoleInput;
-
-/// Where a device's interrupts go.
-pub trait Interrupts {
-    /// Posts a vector to a vCPU.
-    fn post(&mut self, vcpu: u32, vector: u8);
-    /// Asks for an NMI on a vCPU.
-    fn nmi(&mut self, vcpu: u32);
-}

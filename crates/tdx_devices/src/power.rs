@@ -1,25 +1,28 @@
-//! Power and reset, as an ACPI hardware-reduced platform has them: SLEEP_CONTROL_REG, SLEEP_STATUS_REG, RESET_REG.
+//! Sleep and reset registers of an ACPI hardware-reduced platform (ACPI 6.5, 4.8.3.7 and 4.8.3.6).
 
-pub(crate) const SLEEP_CONTROL: u16 = 0x600;
-pub(crate) const SLEEP_STATUS: u16 = 0x601;
-pub(crate) const RESET: u16 = 0x602;
+/// I/O port of SLEEP_CONTROL_REG; the status register follows it.
+pub const SLEEP_CONTROL: u16 = 0x600;
+pub const SLEEP_STATUS: u16 = 0x601;
+/// I/O port of RESET_REG, and the value that resets.
+pub const RESET: u16 = 0x602;
+pub const RESET_VALUE: u8 = 1;
 
-/// SLP_EN; the sleep type is in bits 4:2.
-const SLEEP_ENABLE: u32 = 1 << 5;
-const S5: u32 = 5;
+/// SLP_TYP of S5 in the DSDT's `_S5` object.
+pub const S5: u8 = 5;
+const SLP_EN: u8 = 1 << 5;
 
-/// What the guest wants of the machine.
+/// What the guest asked of the platform.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Power {
     Off,
     Reset,
 }
 
-/// A byte written to one of the ports.
-pub(crate) fn write(port: u16, value: u32) -> Option<Power> {
+/// What a byte written to one of the ports asks for.
+pub fn request(port: u16, value: u8) -> Option<Power> {
     match port {
-        SLEEP_CONTROL if value & SLEEP_ENABLE != 0 && value >> 2 & 7 == S5 => Some(Power::Off),
-        RESET if value & 0xFF == 1 => Some(Power::Reset),
+        SLEEP_CONTROL if value & SLP_EN != 0 && value >> 2 & 7 == S5 => Some(Power::Off),
+        RESET if value == RESET_VALUE => Some(Power::Reset),
         _ => None,
     }
 }
@@ -29,11 +32,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_s5_with_its_enable_bit_powers_off() {
-        assert_eq!(write(SLEEP_CONTROL, 0x34), Some(Power::Off));
-        assert_eq!(write(SLEEP_CONTROL, 0x14), None);
-        assert_eq!(write(SLEEP_CONTROL, 0x20), None);
-        assert_eq!(write(RESET, 1), Some(Power::Reset));
-        assert_eq!(write(RESET, 0), None);
+    fn only_a_whole_request_counts() {
+        assert_eq!(request(SLEEP_CONTROL, 0x34), Some(Power::Off));
+        assert_eq!(request(SLEEP_CONTROL, 0x14), None, "SLP_EN is clear");
+        assert_eq!(request(SLEEP_CONTROL, 0x2C), None, "S3");
+        assert_eq!(request(RESET, 1), Some(Power::Reset));
+        assert_eq!(request(RESET, 6), None);
     }
 }

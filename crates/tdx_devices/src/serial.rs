@@ -1,92 +1,104 @@
-//! COM1: a 16550 without an interrupt line; drivers poll it.
+//! The first serial port: a 16550A on vm-superio, whose interrupt is a flag that the board looks at.
 
-use std::convert::Infallible;
-use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::fmt;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use vm_superio::{Serial, Trigger};
 
-pub(crate) const BASE: u16 = 0x3F8;
-pub(crate) const LAST: u16 = BASE + 7;
+/// Raised by the port, taken by the board.
+#[derive(Clone, Default)]
+struct Line(Arc<AtomicBool>);
 
-/// Bytes typed at the console that the guest has not read; cloned to whoever reads the keyboard.
-#[derive(Clone, Default, Debug)]
-pub struct ConsoleInput(Arc<Mutex<Vec<u8>>>);
-
-impl ConsoleInput {
-    /// Typed bytes wait here for the guest; a guest that never reads them keeps the first 64 KiB.
-    pub fn push(&self, bytes: &[u8]) {
-        let mut waiting = self.0.lock().expect("no holder of the input panics");
-        let room = (64 << 10) - waiting.len().min(64 << 10);
-        waiting.extend_from_slice(&bytes[..bytes.len().min(room)]);
-    }
-    fn take(&self, most: usize) -> Vec<u8> {
-        let mut waiting = self.0.lock().expect("no holder of the input panics");
-        let count = waiting.len().min(most);
-        waiting.drain(..count).collect()
-    }
-}
-
-/// There is no line to raise.
-struct NoLine;
-
-impl Trigger for NoLine {
-    type E = Infallible;
-    fn trigger(&self) -> Result<(), Infallible> {
+impl Trigger for Line {
+    type E = io::Error;
+    fn trigger(&self) -> io::Result<()> {
+        self.0.store(true, Ordering::Relaxed);
         Ok(())
     }
 }
 
-pub(crate) struct Uart<W: Write> {
-    serial: Serial<NoLine, vm_superio::serial::NoEvents, W>,
-    input: ConsoleInput,
+type Output = Box<dyn Write + Send>;
+
+pub struct SerialPort {
+    port: Serial<Line, vm_superio::serial::NoEvents, Output>,
+    line: Line,
 }
 
-impl<W: Write> Uart<W> {
-    pub(crate) fn new(out: W, input: ConsoleInput) -> Self {
-        Self {
-            serial: Serial::new(NoLine, out),
-            input,
+impl fmt::Debug for SerialPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SerialPort").finish_non_exhaustive()
+    }
+}
+
+impl SerialPort {
+    /// A port whose transmitted bytes go to `output`.
+    pub fn new(output: Output) -> SerialPort {
+        let line = Line::default();
+        SerialPort {
+            port: Serial::new(line.clone(), output),
+            line,
         }
     }
 
-    pub(crate) fn read(&mut self, offset: u16) -> u8 {
-        let room = self.serial.fifo_capacity();
-        if room > 0 {
-            let typed = self.input.take(room);
-            // In loopback mode the device refuses input; what was typed then is lost, as on a wire.
-            let _ = self.serial.enqueue_raw_bytes(&typed);
-        }
-        self.serial.read(offset as u8)
+    pub fn read(&mut self, offset: u8) -> u8 {
+        self.port.read(offset)
     }
 
-    /// A console that cannot be written to loses output; the guest cannot know.
-    pub(crate) fn write(&mut self, offset: u16, value: u8) {
-        let _ = self.serial.write(offset as u8, value);
+    /// Bytes that the output refuses are lost, as on a line with nobody at the other end.
+    pub fn write(&mut self, offset: u8, value: u8) {
+        let _ = self.port.write(offset, value);
+    }
+
+    /// Bytes typed at the console; gives how many found room in the receive FIFO.
+    pub fn receive(&mut self, bytes: &[u8]) -> usize {
+        let room = self.port.fifo_capacity().min(bytes.len());
+        self.port.enqueue_raw_bytes(&bytes[..room]).unwrap_or(0)
+    }
+
+    /// Whether the interrupt line rose since the last look.
+    pub fn take_edge(&mut self) -> bool {
+        self.line.0.swap(false, Ordering::Relaxed)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Mutex;
+
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+    impl Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("one thread").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
 
     #[test]
-    fn bytes_go_out_and_typed_ones_come_in() {
-        let (mut out, input) = (Vec::new(), ConsoleInput::default());
-        {
-            let mut uart = Uart::new(&mut out, input.clone());
-            for byte in *b"ok" {
-                uart.write(0, byte);
-            }
-            assert_eq!(
-                uart.read(5) & 0x61,
-                0x60,
-                "nothing typed, transmitter empty"
-            );
-            input.push(b"x");
-            assert_eq!(uart.read(5) & 1, 1);
-            assert_eq!(uart.read(0), b'x');
-        }
-        assert_eq!(out, b"ok");
+    fn bytes_go_out_and_come_in_with_an_interrupt() {
+        let kept = Kept::default();
+        let mut port = SerialPort::new(Box::new(kept.clone()));
+        port.write(0, b'x');
+        assert_eq!(*kept.0.lock().expect("one thread"), b"x");
+        assert_eq!(port.read(5) & 0x60, 0x60, "the transmitter is empty");
+        assert!(!port.take_edge());
+        port.write(1, 1);
+        assert_eq!(port.receive(b"ab"), 2);
+        assert!(port.take_edge() && !port.take_edge());
+        assert_eq!((port.read(0), port.read(0)), (b'a', b'b'));
+    }
+
+    #[test]
+    fn a_full_receive_fifo_takes_no_more() {
+        let mut port = SerialPort::new(Box::new(io::sink()));
+        let taken = port.receive(&[0; 1000]);
+        assert!(taken > 0 && taken < 1000);
+        assert_eq!(port.receive(b"y"), 0);
     }
 }

@@ -17,13 +17,15 @@ const BUSY_TRIES: u32 = 1_000_000;
 /// The largest GetQuote buffer that is served, as Linux guests use (128 KiB), with room to grow.
 const MAX_QUOTE: u64 = 1 << 20;
 
-/// Why a vCPU stopped. After the first three it may run again.
+/// Why a vCPU stopped. After the first four it may run again.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Stop {
     /// A host event: an interrupt with its vector, an NMI, the end of its time slice.
     Interrupted { vector: Option<u8> },
     /// TDVMCALL HLT: it waits for an interrupt, or for ever if `blocked` (NMI apart).
     Halted { blocked: bool },
+    /// The devices have something for their owner ([`Services::wants_owner`]).
+    Devices,
     /// A DEBUG TD stopped for its debugger: the exit reason, qualification and interruption information.
     Debug {
         reason: ExitReason,
@@ -215,6 +217,9 @@ impl<M: HostMemory, L: SeamcallLp, S: Services + ?Sized> Run<'_, M, L, S> {
             },
         };
         tdvmcall::write(&mut vcpu.shown(), answer);
+        if stop.is_none() && self.services.wants_owner() {
+            stop = Some(Stop::Devices);
+        }
         Ok(stop)
     }
 

@@ -39,6 +39,10 @@ pub trait Services {
     fn event_pending(&mut self, _vcpu: u32) -> bool {
         false
     }
+    /// Whether the devices want their owner before the vCPU runs on: an interrupt to deliver, power off, reset.
+    fn wants_owner(&mut self) -> bool {
+        false
+    }
     /// A quote for the TDREPORT in `buffer` (which begins with the GHCI's header); by default the header is
     /// replaced by "no quoting service". `Err` is R10 of the answer.
     fn get_quote(&mut self, _vcpu: u32, buffer: &mut [u8]) -> Result<(), u64> {
