@@ -2,11 +2,10 @@
 
 use core::fmt;
 
-use coco_regs::{ExitWords, GprFile, XmmFile};
 use tdx_abi::{LeafWord, Status};
 use x86_arch::Hpa;
 
-use crate::{Tdvpr, TdxModuleArgs};
+use crate::{Tdvpr, TdxModuleArgs, VpEntry};
 
 /// Which registers cross a call: the kernel's three variants as data.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -110,15 +109,9 @@ pub trait SeamcallLp {
         traffic: Traffic,
     ) -> Result<Status, NoSeam>;
 
-    /// TDH.VP.ENTER in place on the VMM's register file: loads what `last` obliges to, stores what a TDVMCALL's
-    /// mask selects, and updates `last`.
-    fn vp_enter(
-        &mut self,
-        tdvpr: TdvprAndFlags,
-        gprs: &mut GprFile,
-        xmms: Option<&mut XmmFile>,
-        last: &mut LastExit,
-    ) -> Result<ExitWords, NoSeam>;
+    /// TDH.VP.ENTER in place on the registers of `entry`: loads what the module will read, stores what a TDVMCALL's
+    /// mask selects. RAX is returned; it and the other words of the exit are in `entry` too.
+    fn vp_enter(&mut self, entry: &mut VpEntry<'_>) -> Result<Status, NoSeam>;
 }
 
 /// A virtual processor of a TD on which guest software may call the TDX module.

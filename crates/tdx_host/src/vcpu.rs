@@ -2,7 +2,7 @@
 
 use coco_regs::{ExitWords, GprFile, XmmFile};
 use tdx_abi::HostLeaf;
-use tdx_call::{HostMemory, LastExit, SeamcallLp, TdvprAndFlags};
+use tdx_call::{HostMemory, LastExit, SeamcallLp, TdvprAndFlags, VpEntry};
 use x86_arch::Hpa;
 
 use crate::field::vp;
@@ -102,11 +102,17 @@ impl Vcpu {
     ) -> Result<ExitWords, HostError> {
         let tdvpr = TdvprAndFlags(self.tdvpr.raw() | flags);
         self.lp.get_or_insert(on);
-        lp.vp_enter(tdvpr, &mut self.gprs, Some(&mut self.xmms), &mut self.last)
-            .map_err(|cause| HostError::NoSeam {
+        let mut entry = VpEntry::new(tdvpr, &mut self.gprs, Some(&mut self.xmms)).after(self.last);
+        let entered = lp.vp_enter(&mut entry);
+        self.last = entry.last();
+        let words = entry.words();
+        match entered {
+            Ok(_) => Ok(words),
+            Err(cause) => Err(HostError::NoSeam {
                 leaf: HostLeaf::VP_ENTER,
                 cause,
-            })
+            }),
+        }
     }
 
     /// TDH.VP.FLUSH on the processor it ran on, so that another one may run it.

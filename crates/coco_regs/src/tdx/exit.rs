@@ -7,6 +7,7 @@ use crate::{GprFile, Window, XmmFile};
 
 /// RAX and the information words of a TDH.VP.ENTER; never stored into the vCPU's register file.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[repr(C)]
 pub struct ExitWords {
     pub rax: Status,
     /// Exit qualification and VM index; the mask and the VM index after a TDVMCALL.
