@@ -130,7 +130,8 @@ impl SetupHeader {
         if length < promised {
             return Err(DirectBootError::Truncated { length, promised });
         }
-        if !header.alignment.is_power_of_two() || header.preferred % header.alignment != 0 {
+        if !header.alignment.is_power_of_two() || !header.preferred.is_multiple_of(header.alignment)
+        {
             return Err(DirectBootError::NoBzImage(
                 "its preferred address is not at its alignment",
             ));

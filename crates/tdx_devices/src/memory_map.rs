@@ -15,7 +15,8 @@ pub const COM1_IRQ: u8 = 4;
 /// The ranges of RAM of a guest with `size` bytes, ascending.
 pub fn ram(size: u64) -> Vec<Range<u64>> {
     let low = size.min(LOW_RAM_END);
-    let mut ranges = vec![0..low.min(LEGACY_HOLE.start)];
+    let mut ranges = Vec::new();
+    ranges.push(0..low.min(LEGACY_HOLE.start));
     if low > LEGACY_HOLE.end {
         ranges.push(LEGACY_HOLE.end..low);
     }

@@ -221,7 +221,8 @@ mod tests {
             0x681C,
         ];
         for (n, field) in fields.into_iter().enumerate() {
-            let value = (0x1_0203 * (n as u64 + 1)) & if field < 0x2000 { 0xFFFF } else { u64::MAX };
+            let value =
+                (0x1_0203 * (n as u64 + 1)) & if field < 0x2000 { 0xFFFF } else { u64::MAX };
             write(&mut vcpu, &mut extra, field, value);
             assert_eq!(read(&vcpu, &extra, field), value, "{field:#x}");
         }
