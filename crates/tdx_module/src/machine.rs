@@ -110,6 +110,11 @@ pub trait Machine: Send + Sync {
     /// Drops this processor's cached translations of these VPIDs, second level included.
     fn invalidate_translations(&self, lp: LpId, vpids: &[u16]);
 
+    /// Whether the CPU has SEAMVERIFYREPORT (SEAMOPS capability bit 6): local attestation.
+    fn has_verify_report(&self) -> bool {
+        true
+    }
+
     /// VM entry: runs `vcpu` until its next VM exit, which `vcpu.exit` then describes.
     fn run(&self, lp: LpId, vcpu: &mut Vcpu, second_level: &dyn SecondLevel);
 }

@@ -17,7 +17,7 @@ use coco_regs::{GprFile, XmmFile};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use spin::{Mutex, Once};
 use tdx_abi::{HostLeaf, LeafWord, OperandId, Status};
-use x86_arch::Gpr;
+use x86_arch::{Gpr, Hkid};
 
 /// The most packages a platform may have.
 pub const MAX_PACKAGES: usize = 8;
@@ -42,6 +42,8 @@ pub struct Module<M: Machine> {
     pub(crate) kot: ShareEx<Kot>,
     pub(crate) write_back: [Mutex<WriteBack>; MAX_PACKAGES],
     pub(crate) num_init_lps: AtomicU32,
+    /// Readable without the global lock; 0 before SYS.CONFIG.
+    pub(crate) global_hkid: AtomicU32,
     /// Packages whose global key is programmed.
     pub(crate) pkg_config_bitmap: AtomicU32,
     pub(crate) lps: Box<[LpState]>,
@@ -70,6 +72,7 @@ impl<M: Machine> Module<M> {
                 })
             }; MAX_PACKAGES],
             num_init_lps: AtomicU32::new(0),
+            global_hkid: AtomicU32::new(0),
             pkg_config_bitmap: AtomicU32::new(0),
             stopped: AtomicBool::new(false),
         }
@@ -171,6 +174,13 @@ impl<M: Machine> Module<M> {
     /// What SYS.INIT found out. Leaves that run after it may rely on it.
     pub(crate) fn sys(&self) -> Result<&SysInfo, Broken> {
         self.sys.get().ok_or(Broken("no SYS.INIT before this leaf"))
+    }
+    /// The key ID of the module's own pages (TDRs).
+    pub(crate) fn global_hkid(&self) -> Result<Hkid, Broken> {
+        match self.global_hkid.load(Ordering::Acquire) {
+            0 => Err(Broken("no SYS.CONFIG before this leaf")),
+            hkid => Ok(Hkid(hkid as u16)),
+        }
     }
     /// The PAMT, which exists since SYS.CONFIG.
     pub(crate) fn pamt(&self) -> Result<&Pamt, Broken> {

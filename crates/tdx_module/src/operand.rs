@@ -6,18 +6,23 @@ use crate::lock::{Shared, Side};
 use crate::machine::Machine;
 use crate::pamt::{PageSize, PageType, PageUse, Walk, WalkError, Want};
 use crate::refusal::{Broken, BusyOn, Refusal, Stop};
-use crate::sept::{Details, EntryGuard, Slot, WalkEnd};
+use crate::sept::{Details, EntryGuard, SeptState, SeptStates, Slot, WalkEnd};
 use crate::state::{LifeCycle, VcpuState};
 use crate::td::{MIN_TDCS_PAGES, Td};
 use crate::vp::Vp;
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::Ordering;
 use tdx_abi::{OperandId, Status};
-use x86_arch::{Gpa, Gpr, Hpa, KeyedHpa};
+use x86_arch::{Gpa, Gpr, Hkid, Hpa, KeyedHpa};
 
 /// The operand id of a general-purpose register.
 pub const fn operand_of(reg: Gpr) -> OperandId {
     OperandId(reg as u32)
+}
+
+fn state_of(entry: &EntryGuard) -> Result<SeptState, Broken> {
+    let state = entry.entry().state();
+    state.ok_or(Broken("a Secure-EPT entry in no known state"))
 }
 
 /// GPA and level of a mapping operand (B6).
@@ -174,11 +179,12 @@ impl<'m, M: Machine> Call<'m, M> {
     }
     /// A TDR operand, exclusive (B2).
     pub fn tdr_exclusive(&self, reg: Gpr) -> Result<TdrExclusive<'m>, Stop> {
-        Ok(TdrExclusive(self.page(
-            reg,
-            Want::Exclusive,
-            PageType::Tdr,
-        )?))
+        self.tdr_exclusive_at(self.get(reg), operand_of(reg))
+    }
+    /// The same for a register that was overwritten by its default.
+    pub fn tdr_exclusive_at(&self, raw: u64, op: OperandId) -> Result<TdrExclusive<'m>, Stop> {
+        let walk = self.page_at(raw, op, Want::Exclusive, PageType::Tdr)?;
+        Ok(TdrExclusive(walk))
     }
     /// The TD that owns another page (B3).
     pub fn tdr_of(&self, owner: Hpa) -> Result<TdrShared<'m>, Stop> {
@@ -253,9 +259,8 @@ impl<'m, M: Machine> Call<'m, M> {
 
     // --- B6, B7, B8: guest addresses and the Secure EPT ---
 
-    /// RCX as GPA and level, with the level in this range (B6).
-    pub fn mapping(&self, min: u8, max: u8) -> Result<Mapping, Refusal> {
-        let raw = self.get(Gpr::Rcx);
+    /// RCX, as it was before the defaults, as GPA and level with the level in this range (B6).
+    pub fn mapping(&self, raw: u64, min: u8, max: u8) -> Result<Mapping, Refusal> {
         let level = (raw & 7) as u8;
         let gpa = raw & 0x000F_FFFF_FFFF_F000;
         let aligned = level <= 4 && gpa.is_multiple_of(4096 << (9 * level as u32));
@@ -290,6 +295,76 @@ impl<'m, M: Machine> Call<'m, M> {
             }
             None => Err(Broken("Secure EPT without a page it names").into()),
         }
+    }
+    /// Walks to a leaf that the guest can access; otherwise shows where the walk ended.
+    pub fn accessible_leaf(&mut self, td: &Td, gpa: Gpa) -> Result<Slot, Stop> {
+        let missing = Broken("Secure EPT without a page it names");
+        let slot = td.sept.walk_to_end(gpa).ok_or(missing)?;
+        let entry = slot.entry();
+        if !entry.is_leaf() || !entry.is_accessible() {
+            self.show(entry.details(slot.level));
+            let status = Status::EPT_ENTRY_NOT_PRESENT.with_operand(OperandId::RCX);
+            return Err(status.into());
+        }
+        Ok(slot)
+    }
+    /// The locked entry's state must be one of these; otherwise shows it.
+    pub fn entry_state(
+        &mut self,
+        entry: &EntryGuard,
+        allowed: SeptStates,
+    ) -> Result<SeptState, Stop> {
+        let state = state_of(entry)?;
+        if !allowed.contains(state) {
+            return Err(self.wrong_state(entry).into());
+        }
+        Ok(state)
+    }
+    /// `TDX_EPT_ENTRY_STATE_INCORRECT`, with the entry shown.
+    pub fn wrong_state(&mut self, entry: &EntryGuard) -> Refusal {
+        self.show(entry.entry().details(entry.level()));
+        let status = Status::EPT_ENTRY_STATE_INCORRECT;
+        status.with_operand(OperandId::RCX).into()
+    }
+    /// Locks the entry of a page that the Secure EPT names, and nothing above it.
+    pub fn mapped_page(&self, hpa: Hpa, size: PageSize) -> Result<Walk<'m>, Stop> {
+        let walk = self.module.pamt()?.lock_alone(hpa, size);
+        match walk {
+            Ok(walk) => Ok(walk),
+            Err(WalkError::Contended(why)) => Err(Refusal::Busy(OperandId::RCX, why).into()),
+            Err(WalkError::OutOfRange) => {
+                Err(Broken("a Secure-EPT entry names a page in no TDMR").into())
+            }
+        }
+    }
+    /// While the TD runs, what is changed must be blocked and no TLB may hold it (spec: host-memory.md 5).
+    pub fn blocked_and_tracked(
+        &mut self,
+        td: &Td,
+        entry: &EntryGuard,
+        bepoch: u64,
+    ) -> Result<(), Stop> {
+        let state = state_of(entry)?;
+        if !td.op_state().needs_tlb_tracking() || !state.needs_tlb_tracking() {
+            return Ok(());
+        }
+        if !state.is_blocked() {
+            self.show(entry.entry().details(entry.level()));
+            let status = Status::GPA_RANGE_NOT_BLOCKED;
+            return Err(status.with_operand(OperandId::RCX).into());
+        }
+        match td.epoch.tracked(bepoch) {
+            true => Ok(()),
+            false => {
+                let status = Status::TLB_TRACKING_NOT_DONE;
+                Err(status.with_operand(OperandId::RCX).into())
+            }
+        }
+    }
+    /// A page becomes a control structure: its bytes are 0 under this key from now on.
+    pub fn clear_control_page(&self, page: Hpa, hkid: Hkid) {
+        self.machine()
+            .write_direct(KeyedHpa::new(page, hkid), &[0; 4096]);
     }
     /// Locks the entry; a lost try shows it.
     pub fn lock_entry(&mut self, slot: &Slot) -> Result<EntryGuard, Refusal> {

@@ -300,6 +300,13 @@ impl Pamt {
         ))
     }
 
+    /// Locks the entry of a mapping exclusively and nothing above it: for pages that the Secure EPT names.
+    pub fn lock_alone(&self, hpa: Hpa, size: PageSize) -> Result<Walk<'_>, WalkError> {
+        let entry = self.entry_of_size(hpa, size).ok_or(WalkError::OutOfRange)?;
+        let page = hold(entry, Want::Exclusive)?;
+        Ok(Walk::new(size, entry, page, [None, None]))
+    }
+
     /// The 4K entry of a page, unlocked.
     pub fn entry(&self, hpa: Hpa) -> Option<&PamtEntry> {
         let tdmr = self.tdmr_of(hpa)?;

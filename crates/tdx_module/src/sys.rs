@@ -68,7 +68,5 @@ impl SysInfo {
 pub struct Global {
     /// TDMRs that passed, also those of a call that failed later.
     pub tdmrs: Vec<Tdmr>,
-    pub global_hkid: Option<Hkid>,
-    pub num_init_lps: u32,
     pub num_init_pkgs: u32,
 }

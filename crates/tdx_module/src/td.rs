@@ -60,6 +60,10 @@ pub mod td_ctls {
 
 /// How many TDCS pages a TD without L2 VMs has.
 pub const MIN_TDCS_PAGES: usize = 6;
+/// How many TDCS pages a TD may have.
+pub const MAX_TDCS_PAGES: usize = 9;
+/// TDCS page index before the Secure-EPT root of L2 VM 1.
+pub const L2_SEPT_ROOT_PAGE: usize = 5;
 /// TDCS page index of the Secure-EPT root.
 pub const SEPT_ROOT_PAGE: usize = 3;
 /// TDCS page index of the zero page.

@@ -63,6 +63,9 @@ impl SeptStates {
         }
         SeptStates(set)
     }
+    pub const fn without(self, states: &[SeptState]) -> SeptStates {
+        SeptStates(self.0 & !Self::of(states).0)
+    }
     pub const fn contains(self, state: SeptState) -> bool {
         self.0 & 1 << state as u16 != 0
     }
@@ -169,6 +172,17 @@ impl SeptEntry {
     }
     pub const fn hpa(self) -> Hpa {
         Hpa::new(self.0 & HPA)
+    }
+    /// The page it names: of a leaf at `level` without what its low bits hold besides (the accept counter).
+    pub const fn page(self, level: u8) -> Hpa {
+        match self.is_leaf() {
+            true => Hpa::new(self.0 & HPA & !((4096 << (9 * level as u32)) - 1)),
+            false => self.hpa(),
+        }
+    }
+    /// L2 VM `vm` (from 1) has an alias.
+    pub const fn with_alias(self, vm: usize) -> SeptEntry {
+        SeptEntry(self.0 | 1 << (57 + vm))
     }
     pub const fn is_leaf(self) -> bool {
         self.0 & PS != 0

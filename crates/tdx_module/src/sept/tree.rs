@@ -1,6 +1,6 @@
-//! The tree of Secure-EPT pages of one TD.
+//! The trees of Secure-EPT pages of one TD: L1's, and one for each L2 VM.
 
-use super::{SeptEntry, SeptState};
+use super::{L2Entry, SeptEntry, SeptState};
 use crate::call::Commit;
 use crate::lock::{Contended, ShareEx, Side};
 use alloc::collections::BTreeMap;
@@ -15,16 +15,18 @@ pub struct SeptPage {
 }
 
 impl SeptPage {
-    /// A page of free entries.
+    /// A page of free L1 entries.
     pub fn free() -> Arc<SeptPage> {
-        Arc::new(SeptPage {
-            entries: [const { AtomicU64::new(SeptEntry::FREE.0) }; 512],
-        })
+        Self::filled(|_| SeptEntry::FREE.0)
     }
-    /// A page of these entries.
-    pub fn filled(entry: impl Fn(u64) -> SeptEntry) -> Arc<SeptPage> {
+    /// A page of free L2 entries.
+    pub fn l2_free() -> Arc<SeptPage> {
+        Self::filled(|_| L2Entry::FREE.0)
+    }
+    /// A page of these raw entries.
+    pub fn filled(entry: impl Fn(u64) -> u64) -> Arc<SeptPage> {
         Arc::new(SeptPage {
-            entries: core::array::from_fn(|i| AtomicU64::new(entry(i as u64).0)),
+            entries: core::array::from_fn(|i| AtomicU64::new(entry(i as u64))),
         })
     }
     pub fn entry(&self, index: usize) -> SeptEntry {
@@ -49,52 +51,70 @@ pub enum WalkEnd {
     Stopped(Slot),
 }
 
-/// The tree: root in the TDCS, further pages by address.
+/// One tree: root in the TDCS, further pages by address.
 #[derive(Default)]
-pub struct SeptTree {
-    /// The tree lock that leaves take (`TDX_OPERAND_BUSY` on SEPT_TREE).
-    pub lock: ShareEx<()>,
-    /// Level of the root's entries: 3 (4 levels) or 4.
-    root_level: u8,
+struct Tree {
     root: Option<Arc<SeptPage>>,
     pages: RwLock<BTreeMap<u64, Arc<SeptPage>>>,
 }
 
+/// The trees of a TD.
+#[derive(Default)]
+pub struct SeptTree {
+    /// The tree lock that leaves take (`TDX_OPERAND_BUSY` on SEPT_TREE).
+    pub lock: ShareEx<()>,
+    /// Level of the roots' entries: 3 (4 levels) or 4.
+    root_level: u8,
+    /// L1, then L2 VM 1 to 3.
+    trees: [Tree; 4],
+}
+
+/// The index of L1's tree; L2 VM n has tree n.
+pub const L1: usize = 0;
+
 impl SeptTree {
-    /// Makes the root, when its TDCS page is added.
+    /// Makes L1's root, when its TDCS page is added.
     pub fn create_root(&mut self, _: &Commit) {
-        self.root = Some(SeptPage::free());
+        self.trees[L1].root = Some(SeptPage::free());
     }
-    pub fn set_root_level(&mut self, level: u8) {
+    /// Makes the root of an L2 VM (from 1).
+    pub fn create_l2_root(&mut self, _: &Commit, vm: usize) {
+        self.trees[vm].root = Some(SeptPage::l2_free());
+    }
+    pub fn set_root_level(&mut self, _: &Commit, level: u8) {
         self.root_level = level;
     }
     pub fn root_level(&self) -> u8 {
         self.root_level
     }
-    pub fn root(&self) -> Option<&Arc<SeptPage>> {
-        self.root.as_ref()
+    pub fn root(&self, vm: usize) -> Option<&Arc<SeptPage>> {
+        self.trees[vm].root.as_ref()
     }
-    /// The Secure-EPT page at this address.
-    pub fn page(&self, hpa: Hpa) -> Option<Arc<SeptPage>> {
-        self.pages.read().get(&hpa.raw()).cloned()
+    /// The Secure-EPT page of a tree at this address.
+    pub fn page(&self, vm: usize, hpa: Hpa) -> Option<Arc<SeptPage>> {
+        self.trees[vm].pages.read().get(&hpa.raw()).cloned()
     }
-    pub fn insert(&self, _: &Commit, hpa: Hpa, page: Arc<SeptPage>) {
-        self.pages.write().insert(hpa.raw(), page);
+    pub fn insert(&self, _: &Commit, vm: usize, hpa: Hpa, page: Arc<SeptPage>) {
+        self.trees[vm].pages.write().insert(hpa.raw(), page);
     }
-    pub fn remove(&self, _: &Commit, hpa: Hpa) {
-        self.pages.write().remove(&hpa.raw());
+    pub fn remove(&self, _: &Commit, vm: usize, hpa: Hpa) {
+        self.trees[vm].pages.write().remove(&hpa.raw());
     }
-    /// Every page below the root: for consistency checks.
-    pub fn for_each_page(&self, mut f: impl FnMut(Hpa, &SeptPage)) {
-        for (hpa, page) in self.pages.read().iter() {
+    /// Every page of a tree below its root: for consistency checks.
+    pub fn for_each_page(&self, vm: usize, mut f: impl FnMut(Hpa, &SeptPage)) {
+        for (hpa, page) in self.trees[vm].pages.read().iter() {
             f(Hpa::new(*hpa), page);
         }
     }
 
-    /// Walks to the entry of `gpa` at `level` (spec: host-memory.md 2). `None` if the tree has no root, or an entry
-    /// names a page that is not there: an impossible state.
+    /// Walks L1's tree to the entry of `gpa` at `level` (spec: host-memory.md 2). `None` if the tree has no root, or
+    /// an entry names a page that is not there: an impossible state.
     pub fn walk(&self, gpa: Gpa, level: u8) -> Option<WalkEnd> {
-        let mut page = self.root.clone()?;
+        self.walk_in(L1, gpa, level)
+    }
+    /// The same in the tree of any VM. Access and leaf bits lie alike in L1 and L2 entries.
+    pub fn walk_in(&self, vm: usize, gpa: Gpa, level: u8) -> Option<WalkEnd> {
+        let mut page = self.trees[vm].root.clone()?;
         let mut at = self.root_level;
         loop {
             let index = (gpa.raw() >> (12 + 9 * at as u32) & 0x1FF) as usize;
@@ -110,7 +130,7 @@ impl SeptTree {
             if !entry.is_accessible() || entry.is_leaf() || at == 0 {
                 return Some(WalkEnd::Stopped(slot));
             }
-            page = self.page(entry.hpa())?;
+            page = self.page(vm, entry.hpa())?;
             at -= 1;
         }
     }
@@ -148,7 +168,7 @@ impl SeptTree {
         let size = 4096u64 << (9 * slot.level as u32);
         let offset = gpa.raw() & (size - 1) & !0xFFF;
         Ok(SecondLevelMapping {
-            page: KeyedHpa::new(Hpa::new(entry.hpa().raw() + offset), hkid),
+            page: KeyedHpa::new(Hpa::new(entry.page(slot.level).raw() + offset), hkid),
             level: slot.level,
             permissions,
         })
@@ -156,8 +176,16 @@ impl SeptTree {
 }
 
 impl Slot {
+    /// The slot of entry `index` of a page.
+    pub fn of(page: Arc<SeptPage>, index: usize, level: u8) -> Slot {
+        Slot { page, index, level }
+    }
     pub fn entry(&self) -> SeptEntry {
         self.page.entry(self.index)
+    }
+    /// The entry of an L2 tree.
+    pub fn l2_entry(&self) -> L2Entry {
+        L2Entry(self.entry().0)
     }
     /// The state, or `None` for bits that are no state: an impossible entry.
     pub fn state(&self) -> Option<SeptState> {
@@ -181,8 +209,8 @@ impl Slot {
         }
         Ok(EntryGuard { slot: self.clone() })
     }
-    /// Writes an entry that nobody else can reach, because its page's parent is locked.
-    pub fn store(&self, _: &Commit, entry: SeptEntry) {
+    /// Writes an L2 entry; the L1 entry of the same range is locked, which covers it.
+    pub fn write_l2(&self, _: &Commit, entry: L2Entry) {
         self.page.entries[self.index].store(entry.0, Ordering::Release);
     }
 }
@@ -200,7 +228,7 @@ impl EntryGuard {
     pub fn entry(&self) -> SeptEntry {
         self.slot.entry().unlocked()
     }
-    /// Replaces the entry; it stays locked until the guard goes. A guest that was made to wait stays marked.
+    /// Replaces the entry; it stays locked until the guard goes. A host that was made to wait stays marked.
     pub fn write(&self, _: &Commit, entry: SeptEntry) {
         let word = &self.slot.page.entries[self.slot.index];
         let kept = word.load(Ordering::Acquire) & (SeptEntry::LOCK | SeptEntry::HOST_PRIORITY);
@@ -212,12 +240,5 @@ impl Drop for EntryGuard {
     fn drop(&mut self) {
         let word = &self.slot.page.entries[self.slot.index];
         word.fetch_and(!SeptEntry::LOCK, Ordering::AcqRel);
-    }
-}
-
-impl Slot {
-    /// The slot of entry `index` of a page.
-    pub fn of(page: Arc<SeptPage>, index: usize, level: u8) -> Slot {
-        Slot { page, index, level }
     }
 }

@@ -1,0 +1,58 @@
+//! TDH.MEM.RANGE.UNBLOCK: takes RANGE.BLOCK back (spec: host-memory.md 4.11).
+
+use super::Row;
+use crate::call::{Call, LeafResult};
+use crate::machine::Machine;
+use crate::pamt::PageSize;
+use crate::refusal::{Broken, BusyOn};
+use crate::sept::{SeptState, SeptStates};
+use crate::state::OpStates;
+use tdx_abi::{HostLeaf, OperandId, Status};
+use x86_arch::Gpr;
+
+pub const ROW: Row = Row {
+    op_states: OpStates::row([0, 1, 1, 1, 1, 1, 0, 0, 1, 1, 0]),
+    inputs: &[Gpr::Rcx, Gpr::Rdx],
+    outputs: &[Gpr::Rcx, Gpr::Rdx],
+    ..Row::new(HostLeaf::MEM_RANGE_UNBLOCK)
+};
+
+const STATES: SeptStates = SeptStates::of(&[
+    SeptState::NlBlocked,
+    SeptState::Blocked,
+    SeptState::PendingBlocked,
+]);
+
+pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
+    let (mapping, tdr) = (call.get(Gpr::Rcx), call.get(Gpr::Rdx));
+    call.defaults([Gpr::Rcx, Gpr::Rdx], 0);
+    let td = call.tdr_shared_at(tdr, OperandId::RDX)?;
+    let _op_state = call.td_state(&td, &ROW)?;
+    let at = call.mapping(mapping, 0, td.sept.root_level())?;
+    call.private_gpa(&td, at.gpa)?;
+    let _tree = td.sept.lock.exclusive().busy(OperandId::SEPT_TREE)?;
+    let slot = call.sept_walk(&td, at)?;
+    let entry = call.lock_entry(&slot)?;
+    let state = call.entry_state(&entry, STATES)?;
+    let before = entry.entry();
+    let size = match state.is_leaf() {
+        true => PageSize::from_level(at.level).ok_or(Broken("a leaf above 1 GiB"))?,
+        false => PageSize::Size4K,
+    };
+    let page = call
+        .module
+        .pamt()?
+        .entry_of_size(before.page(at.level), size)
+        .ok_or(Broken("a Secure-EPT entry names a page in no TDMR"))?;
+    if td.op_state().needs_tlb_tracking() && !td.epoch.tracked(page.bepoch()) {
+        let status = Status::TLB_TRACKING_NOT_DONE;
+        return Err(status.with_operand(OperandId::SEPT_TREE).into());
+    }
+
+    let commit = call.commit();
+    if !state.is_pending() {
+        td.sept.unblock_aliases(&commit, at.gpa, at.level, before.aliases());
+    }
+    entry.write(&commit, before.unblocked());
+    Ok(commit.done())
+}

@@ -1,0 +1,26 @@
+//! TDH.SYS.UPDATE: takes over from a predecessor's handoff data (spec: host-platform.md 3.8).
+//!
+//! A module on this machine is always loaded into an empty data region, so there never is valid handoff data.
+
+use super::Row;
+use crate::call::{Call, LeafResult};
+use crate::machine::Machine;
+use crate::refusal::Refusal;
+use crate::state::SysState;
+use core::sync::atomic::Ordering;
+use tdx_abi::{HostLeaf, Status};
+
+pub const ROW: Row = Row {
+    before_ready: true,
+    ..Row::new(HostLeaf::SYS_UPDATE)
+};
+
+pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
+    let module = call.module;
+    let _global = module.global.exclusive().map_err(|_| Refusal::SysBusy)?;
+    let all = module.num_init_lps.load(Ordering::Acquire) >= module.platform.lps;
+    if module.state.get() != SysState::InitDone || !all {
+        return Err(Status::SYS_STATE_INCORRECT.into());
+    }
+    Err(Status::SYS_INVALID_HANDOFF.into())
+}
