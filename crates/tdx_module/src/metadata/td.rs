@@ -191,7 +191,10 @@ impl TdFields<'_> {
                 let at = nth(0) % 128 * 8;
                 u64::from_le_bytes(row[at..at + 8].try_into().unwrap_or([0; 8]))
             }
-            (class::SEPT_ROOT, 0..=511) => td.sept.root().map_or(0, |root| root.entry(nth(0)).0),
+            (class::SEPT_ROOT, 0..=511) => td
+                .sept
+                .root(crate::sept::L1)
+                .map_or(0, |root| root.entry(nth(0)).0),
             _ => 0,
         })
     }

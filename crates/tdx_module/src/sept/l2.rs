@@ -4,7 +4,7 @@ use super::Details;
 use x86_arch::Hpa;
 
 /// A raw L2 Secure-EPT entry.
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct L2Entry(pub u64);
 
 const R: u64 = 1 << 0;
