@@ -1,1 +1,127 @@
-//! Module, engine and machine as processors that take SEAMCALL.
+//! A TDX platform in software: `tdx_module` on the processors and memory of `tdx_machine`, with guests to run.
+//!
+//! Read this file for the whole: a [`Platform`] is made of a [`PlatformConfig`] and of [`Guests`]; its processors
+//! are [`PlatformLp`]s, which take SEAMCALL, and its memory is a [`PlatformMemory`]. Host software needs no more.
+#![forbid(unsafe_code)]
+
+mod guest;
+mod lp;
+mod machine;
+mod processor;
+mod script;
+mod tlb;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+pub use guest::Guests;
+pub use lp::{PlatformLp, PlatformMemory};
+pub use machine::PlatformMachine;
+pub use script::{Event, ScriptCpu};
+pub use tdx_machine::{Clock, Config as MachineConfig, LpConfig};
+use tdx_module::{LpId, Module};
+pub use tdx_module::{PlatformInfo, Profile};
+
+const MIB: u64 = 1 << 20;
+
+/// What a platform is made of.
+#[derive(Clone, PartialEq, Debug)]
+pub struct PlatformConfig {
+    pub machine: MachineConfig,
+    pub profile: Profile,
+}
+
+impl PlatformConfig {
+    /// A platform of `packages` packages with `lps` processors and `ram` bytes each: RAM from address 0, one
+    /// convertible memory range from 1 MiB to its end, the module's own range right behind it, 63 key IDs of
+    /// which 32 are private, and the newest module.
+    ///
+    /// # Panics
+    /// When there is no processor or less than 2 MiB of RAM, or `ram` is no multiple of 2 MiB.
+    pub fn new(packages: u32, lps: u32, ram: u64) -> PlatformConfig {
+        assert!(packages > 0 && lps > 0 && ram >= 2 * MIB && ram.is_multiple_of(2 * MIB));
+        let end = ram * u64::from(packages);
+        // Packages are told apart by x2APIC id bits above those of the processors in one.
+        let shift = processor::package_shift(lps);
+        let id = |package, lp| LpConfig {
+            package,
+            x2apic_id: (package << shift) | lp,
+        };
+        let ids = (0..packages).flat_map(|package| (0..lps).map(move |lp| id(package, lp)));
+        PlatformConfig {
+            machine: MachineConfig {
+                lps: ids.collect(),
+                ram: vec![ram; packages as usize],
+                cmrs: std::iter::once(MIB..end).collect(),
+                seamrr: end..end + 32 * MIB,
+                key_ids: 64,
+                private_key_ids: (32, 63),
+                cache_wb_sub_blocks: 4,
+                cpuid: processor::cpuid(lps),
+                msrs: processor::msrs(),
+                tsc_hz: 2_100_000_000,
+                seed: 0,
+                clock: Clock::Virtual,
+            },
+            profile: (*Profile::ALL[Profile::ALL.len() - 1]).clone(),
+        }
+    }
+}
+
+/// A module on its machine.
+pub struct Platform {
+    module: Module<PlatformMachine>,
+    taken: Vec<AtomicBool>,
+}
+
+impl Platform {
+    /// A machine just switched on, with the module loaded.
+    pub fn new(config: PlatformConfig, guests: Guests) -> Arc<Platform> {
+        let taken = config
+            .machine
+            .lps
+            .iter()
+            .map(|_| AtomicBool::new(false))
+            .collect();
+        let hardware = Arc::new(tdx_machine::Machine::new(config.machine));
+        let machine = PlatformMachine::new(hardware, guests);
+        Arc::new(Platform {
+            module: Module::new(machine, config.profile),
+            taken,
+        })
+    }
+
+    /// The processor `lp`; `None` when it does not exist or somebody has it already.
+    pub fn lp(self: &Arc<Self>, lp: u32) -> Option<PlatformLp> {
+        let taken = self.taken.get(lp as usize)?;
+        (!taken.swap(true, SeqCst)).then(|| PlatformLp::new(self.clone(), LpId(lp)))
+    }
+    /// Every processor that nobody has yet.
+    pub fn lps(self: &Arc<Self>) -> Vec<PlatformLp> {
+        (0..self.taken.len() as u32)
+            .filter_map(|lp| self.lp(lp))
+            .collect()
+    }
+    /// Memory as the host reaches it.
+    pub fn memory(self: &Arc<Self>) -> PlatformMemory {
+        PlatformMemory::new(self.clone())
+    }
+
+    /// The machine itself: interrupts, time, memory under any key.
+    pub fn hardware(&self) -> &Arc<tdx_machine::Machine> {
+        &self.module.machine().hardware
+    }
+    pub fn module(&self) -> &Module<PlatformMachine> {
+        &self.module
+    }
+    /// What the firmware tells host software: CMRs, processors.
+    pub fn info(&self) -> PlatformInfo {
+        tdx_module::Machine::platform(self.module.machine())
+    }
+}
+
+impl Drop for PlatformLp {
+    fn drop(&mut self) {
+        self.platform().taken[self.id() as usize].store(false, SeqCst);
+    }
+}

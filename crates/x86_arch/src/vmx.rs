@@ -251,6 +251,8 @@ pub struct Vcpu {
     pub entry_event: EntryEvent,
     /// Filled on every exit.
     pub exit: VmExit,
+    /// For who runs the vCPU: 0 until it first ran, and nobody else's to touch.
+    pub runner: u64,
 }
 
 /// The 4 KiB virtual-APIC page.

@@ -1,0 +1,44 @@
+//! What runs when the module enters a vCPU.
+
+use std::sync::Arc;
+
+use tdx_module::LpId;
+use x86_arch::SecondLevel;
+use x86_arch::vmx::Vcpu;
+
+use crate::machine::PlatformMachine;
+use crate::script::{ScriptCpu, Scripts};
+
+/// The guests of a platform.
+pub enum Guests {
+    /// Every vCPU plays a script.
+    Scripted(Scripts),
+}
+
+impl Guests {
+    /// Every vCPU runs `script`, which finds its index in RSI when it starts.
+    ///
+    /// The script is ordinary straight-line Rust: it makes TDCALLs and exits through [`ScriptCpu`], and goes on
+    /// when the VMM enters the vCPU again. When it returns or panics the vCPU takes a triple fault.
+    pub fn scripted(script: impl Fn(&mut ScriptCpu) + Send + Sync + 'static) -> Guests {
+        Guests::Scripted(Scripts::new(Arc::new(script)))
+    }
+
+    pub(crate) fn invalidate(&self, _lp: LpId, _vpids: &[u16]) {
+        match self {
+            Guests::Scripted(_) => {} // the platform's own TLB
+        }
+    }
+
+    pub(crate) fn run(
+        &self,
+        machine: &PlatformMachine,
+        lp: LpId,
+        vcpu: &mut Vcpu,
+        second_level: &dyn SecondLevel,
+    ) {
+        match self {
+            Guests::Scripted(scripts) => scripts.run(machine, lp, vcpu, second_level),
+        }
+    }
+}

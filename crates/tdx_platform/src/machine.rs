@@ -1,0 +1,149 @@
+//! The simulated machine as the module's [`Machine`], with the guests that run on its processors.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tdx_module::{
+    CpuidValue, KeyError, LpId, Machine, MachineCheck, PackageId, PendingEvents, PlatformInfo,
+};
+use x86_arch::vmx::Vcpu;
+use x86_arch::{ExitReason, Hkid, KeyedHpa, SecondLevel, VmExit};
+
+use crate::guest::Guests;
+use crate::tlb::Tlb;
+
+/// What the module runs on.
+pub struct PlatformMachine {
+    pub(crate) hardware: Arc<tdx_machine::Machine>,
+    pub(crate) guests: Guests,
+    /// Cached translations, by processor.
+    tlbs: Vec<Mutex<Tlb>>,
+}
+
+impl PlatformMachine {
+    pub(crate) fn new(hardware: Arc<tdx_machine::Machine>, guests: Guests) -> PlatformMachine {
+        let tlbs = hardware
+            .config()
+            .lps
+            .iter()
+            .map(|_| Mutex::default())
+            .collect();
+        PlatformMachine {
+            hardware,
+            guests,
+            tlbs,
+        }
+    }
+
+    pub(crate) fn tlb(&self, lp: LpId) -> std::sync::MutexGuard<'_, Tlb> {
+        self.tlbs[lp.0 as usize]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The exit that an event waiting for the processor causes before the guest's next instruction.
+    pub(crate) fn event_exit(&self, lp: LpId) -> Option<VmExit> {
+        let hardware = &self.hardware;
+        let pending = hardware.pending(lp.0);
+        if pending.smi {
+            hardware.set_smi(lp.0, false);
+            return Some(VmExit::new(ExitReason::SMI_OTHER_EVENT));
+        }
+        if pending.init {
+            hardware.set_init(lp.0, false);
+            return Some(VmExit::new(ExitReason::INIT_EVENT));
+        }
+        if pending.nmi {
+            hardware.set_nmi(lp.0, false);
+            let interruption_info = VALID | NMI;
+            return Some(VmExit {
+                interruption_info,
+                ..VmExit::new(ExitReason::EXCEPTION_OR_NMI)
+            });
+        }
+        let vector = pending
+            .interrupt
+            .then(|| hardware.acknowledge_interrupt(lp.0))
+            .flatten()?;
+        let interruption_info = VALID | u32::from(vector);
+        Some(VmExit {
+            interruption_info,
+            ..VmExit::new(ExitReason::INTERRUPT)
+        })
+    }
+}
+
+/// Interruption information: bit 31 valid, type and vector of an NMI.
+const VALID: u32 = 1 << 31;
+const NMI: u32 = 0x202;
+
+impl Machine for PlatformMachine {
+    fn platform(&self) -> PlatformInfo {
+        let config = self.hardware.config();
+        PlatformInfo {
+            lps: config.lps.len() as u32,
+            packages: config.ram.len() as u32,
+            cmrs: config.cmrs.clone(),
+            seamrr: config.seamrr.clone(),
+            cache_wb_sub_blocks: config.cache_wb_sub_blocks,
+        }
+    }
+    fn package(&self, lp: LpId) -> PackageId {
+        PackageId(self.hardware.package(lp.0))
+    }
+    fn read(&self, from: KeyedHpa, to: &mut [u8]) -> Result<(), MachineCheck> {
+        self.hardware
+            .memory
+            .read(from, to)
+            .map_err(|e| MachineCheck(e.0))
+    }
+    fn write(&self, to: KeyedHpa, from: &[u8]) -> Result<(), MachineCheck> {
+        self.hardware
+            .memory
+            .write(to, from)
+            .map_err(|e| MachineCheck(e.0))
+    }
+    fn write_direct(&self, to: KeyedHpa, from: &[u8]) {
+        self.hardware.memory.write_direct(to, from);
+    }
+    fn flush_page(&self, page: KeyedHpa) {
+        self.hardware.memory.flush_page(page);
+    }
+    fn write_back_sub_block(&self, lp: LpId, index: u32) {
+        self.hardware.write_back_sub_block(lp.0, index);
+    }
+    fn program_random_key(&self, lp: LpId, hkid: Hkid) -> Result<(), KeyError> {
+        let done = self.hardware.program_random_key(lp.0, hkid);
+        done.map_err(|tdx_machine::KeyError::Entropy| KeyError::Entropy)
+    }
+    fn cpuid(&self, lp: LpId, leaf: u32, subleaf: u32) -> CpuidValue {
+        let [eax, ebx, ecx, edx] = self.hardware.cpuid(lp.0, leaf, subleaf);
+        CpuidValue { eax, ebx, ecx, edx }
+    }
+    fn read_msr(&self, lp: LpId, msr: u32) -> u64 {
+        self.hardware.read_msr(lp.0, msr)
+    }
+    fn write_msr(&self, lp: LpId, msr: u32, value: u64) {
+        self.hardware.write_msr(lp.0, msr, value);
+    }
+    fn tsc(&self, _lp: LpId) -> u64 {
+        self.hardware.tsc()
+    }
+    fn random(&self, lp: LpId) -> Option<u64> {
+        self.hardware.random(lp.0)
+    }
+    fn pending_events(&self, lp: LpId) -> PendingEvents {
+        let pending = self.hardware.pending(lp.0);
+        PendingEvents {
+            interrupt: pending.interrupt,
+            nmi: pending.nmi,
+            smi: pending.smi,
+        }
+    }
+    fn invalidate_translations(&self, lp: LpId, vpids: &[u16]) {
+        self.tlb(lp).invalidate(vpids);
+        self.guests.invalidate(lp, vpids);
+    }
+    fn run(&self, lp: LpId, vcpu: &mut Vcpu, second_level: &dyn SecondLevel) {
+        self.guests.run(self, lp, vcpu, second_level);
+    }
+}
