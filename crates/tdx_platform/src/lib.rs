@@ -1,7 +1,7 @@
 //! A TDX platform in software: `tdx_module` on the processors and memory of `tdx_machine`, with guests to run.
 //!
 //! Read this file for the whole: a [`Platform`] is made of a [`PlatformConfig`] and of [`Guests`]; its processors
-//! are [`PlatformLp`]s, which take SEAMCALL, and its memory is a [`PlatformMemory`]. Host software needs no more.
+//! are [`PlatformLp`]s, which execute SEAMCALL, and its memory is a [`PlatformMemory`]. Host software needs no more.
 #![forbid(unsafe_code)]
 
 mod guest;
@@ -18,6 +18,7 @@ pub use guest::Guests;
 pub use lp::{PlatformLp, PlatformMemory};
 pub use machine::PlatformMachine;
 pub use script::{Event, ScriptCpu};
+use tdx_call::Direct;
 pub use tdx_machine::{Clock, Config as MachineConfig, LpConfig};
 use tdx_module::{LpId, Module};
 pub use tdx_module::{PlatformInfo, Profile};
@@ -92,12 +93,12 @@ impl Platform {
     }
 
     /// The processor `lp`; `None` when it does not exist or somebody has it already.
-    pub fn lp(self: &Arc<Self>, lp: u32) -> Option<PlatformLp> {
+    pub fn lp(self: &Arc<Self>, lp: u32) -> Option<Direct<PlatformLp>> {
         let taken = self.taken.get(lp as usize)?;
-        (!taken.swap(true, SeqCst)).then(|| PlatformLp::new(self.clone(), LpId(lp)))
+        (!taken.swap(true, SeqCst)).then(|| Direct(PlatformLp::new(self.clone(), LpId(lp))))
     }
     /// Every processor that nobody has yet.
-    pub fn lps(self: &Arc<Self>) -> Vec<PlatformLp> {
+    pub fn lps(self: &Arc<Self>) -> Vec<Direct<PlatformLp>> {
         (0..self.taken.len() as u32)
             .filter_map(|lp| self.lp(lp))
             .collect()
@@ -117,11 +118,5 @@ impl Platform {
     /// What the firmware tells host software: CMRs, processors.
     pub fn info(&self) -> PlatformInfo {
         tdx_module::Machine::platform(self.module.machine())
-    }
-}
-
-impl Drop for PlatformLp {
-    fn drop(&mut self) {
-        self.platform().taken[self.id() as usize].store(false, SeqCst);
     }
 }

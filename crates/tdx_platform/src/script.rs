@@ -9,8 +9,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use coco_regs::{GprFile, XmmFile};
 use tdx_abi::{LeafWord, Status};
-use tdx_call::{NoSeam, TdcallCpu, TdxModuleArgs, Traffic};
+use tdx_call::{Direct, NoSeam, SoftwareTd, TdcallCpu, TdxModuleArgs, Traffic};
 use tdx_module::LpId;
 use x86_arch::vmx::{Registers, Seg, Vcpu};
 use x86_arch::{Access, EptFault, ExitReason, Gpa, Gpr, KeyedHpa, SecondLevel, VmExit};
@@ -472,17 +473,13 @@ fn gone() -> ! {
     std::panic::resume_unwind(Box::new(PlatformGone))
 }
 
-impl TdcallCpu for ScriptCpu {
-    fn tdcall(
-        &mut self,
-        leaf: LeafWord,
-        args: &mut TdxModuleArgs,
-        traffic: Traffic,
-    ) -> Result<Status, NoSeam> {
-        let moved = crate::lp::registers(traffic);
-        self.set_gpr(Gpr::Rax, leaf.0);
-        for &(reg, field) in moved.input {
-            self.vcpu.regs.gpr[reg.index()] = *field(args);
+impl SoftwareTd for &mut ScriptCpu {
+    fn tdcall(&mut self, gprs: &mut GprFile, xmms: &mut XmmFile) -> Result<(), NoSeam> {
+        let rsp = self.gpr(Gpr::Rsp);
+        self.vcpu.regs.gpr = gprs.0;
+        self.set_gpr(Gpr::Rsp, rsp);
+        for (ymm, value) in self.vcpu.regs.fpu.ymm.iter_mut().zip(xmms.0) {
+            ymm[0] = value;
         }
         match self.tdcall_instruction() {
             Ok(()) => {}
@@ -491,9 +488,20 @@ impl TdcallCpu for ScriptCpu {
             }) => return Err(NoSeam::GeneralProtection),
             Err(_) => return Err(NoSeam::InvalidOpcode),
         }
-        for &(reg, field) in moved.output {
-            *field(args) = self.gpr(reg);
-        }
-        Ok(Status(self.gpr(Gpr::Rax)))
+        gprs.0 = self.vcpu.regs.gpr;
+        xmms.0 = self.vcpu.regs.fpu.ymm.map(|ymm| ymm[0]);
+        Ok(())
+    }
+}
+
+/// The registers that the call does not carry are 0 in the guest; [`ScriptCpu::tdcall_instruction`] keeps them.
+impl TdcallCpu for ScriptCpu {
+    fn tdcall(
+        &mut self,
+        leaf: LeafWord,
+        args: &mut TdxModuleArgs,
+        traffic: Traffic,
+    ) -> Result<Status, NoSeam> {
+        Direct(self).tdcall(leaf, args, traffic)
     }
 }
