@@ -126,6 +126,11 @@ impl Td {
         Ok(())
     }
 
+    /// Whether the whole range is guest RAM; `gpa` has the shared bit clear.
+    pub fn is_ram(&self, gpa: Gpa, size: u64) -> bool {
+        self.lock().is_ram(gpa.raw(), size)
+    }
+
     /// Whether any byte of the range is guest RAM.
     pub fn touches_ram(&self, gpa: Gpa, size: u64) -> bool {
         let (start, end) = (gpa.raw(), gpa.raw().saturating_add(size));
