@@ -1,0 +1,146 @@
+//! The guest's console: passed on byte by byte, and read along for the lines that swtdx looks for.
+
+use std::cell::RefCell;
+use std::io::{self, Write};
+use std::rc::Rc;
+
+/// The longest line that is kept for looking at; what is longer is passed on all the same.
+const LINE: usize = 4096;
+/// How many of the last lines are kept.
+const LAST: usize = 12;
+/// The guests of this project print their TDREPORT as 16 lines of 64 bytes after this word.
+const REPORT: &str = "SWTDX-REPORT ";
+const REPORT_BYTES: usize = 1024;
+/// The exit status of a command that the initial RAM disk was asked to run.
+const COMMAND_STATUS: &str = "SWTDX-EXIT ";
+/// How Linux begins its last words.
+const PANIC: &str = "Kernel panic - not syncing";
+
+/// What the console said.
+#[derive(Clone, Default, Debug)]
+pub struct Seen {
+    line: Vec<u8>,
+    pub last: Vec<String>,
+    pub report: Vec<u8>,
+    pub command_status: Option<u8>,
+    pub panic: Option<String>,
+    pub bytes: u64,
+}
+
+/// A writer that passes on and reads along.
+pub struct Console<W> {
+    out: W,
+    seen: Rc<RefCell<Seen>>,
+}
+
+impl<W: Write> Console<W> {
+    pub fn new(out: W) -> (Self, Rc<RefCell<Seen>>) {
+        let seen = Rc::default();
+        (Self { out, seen: Rc::clone(&seen) }, seen)
+    }
+}
+
+impl<W: Write> Write for Console<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        let mut seen = self.seen.borrow_mut();
+        for &byte in &bytes[..written] {
+            seen.byte(byte);
+        }
+        if bytes[..written].contains(&b'\n') {
+            self.out.flush()?;
+        }
+        Ok(written)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+impl Seen {
+    fn byte(&mut self, byte: u8) {
+        self.bytes += 1;
+        match byte {
+            b'\n' => {
+                let line = String::from_utf8_lossy(&std::mem::take(&mut self.line)).into_owned();
+                self.whole_line(line);
+            }
+            b'\r' => {}
+            _ if self.line.len() < LINE => self.line.push(byte),
+            _ => {}
+        }
+    }
+
+    fn whole_line(&mut self, line: String) {
+        if let Some(hex) = after(&line, REPORT) {
+            let room = REPORT_BYTES - self.report.len();
+            self.report.extend(bytes_of(hex).take(room));
+            return;
+        }
+        if let Some(status) = after(&line, COMMAND_STATUS) {
+            self.command_status = status.trim().parse().ok();
+        }
+        if self.panic.is_none()
+            && let Some(at) = line.find(PANIC)
+        {
+            self.panic = Some(line[at..].to_owned());
+        }
+        if self.last.len() == LAST {
+            self.last.remove(0);
+        }
+        self.last.push(line);
+    }
+
+    /// The TDREPORT, if a whole one was printed.
+    pub fn tdreport(&self) -> Option<&[u8; 1024]> {
+        self.report.first_chunk()
+    }
+}
+
+/// What follows a word that may stand behind a kernel's time stamp.
+fn after<'a>(line: &'a str, word: &str) -> Option<&'a str> {
+    line.find(word).map(|at| &line[at + word.len()..])
+}
+
+fn bytes_of(hex: &str) -> impl Iterator<Item = u8> {
+    let digits: Vec<u8> = hex.chars().filter_map(|c| c.to_digit(16)).map(|d| d as u8).collect();
+    let pairs: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+    pairs.into_iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn see(text: &[u8]) -> Seen {
+        let (mut console, seen) = Console::new(Vec::new());
+        console.write_all(text).unwrap();
+        assert_eq!(console.out, text);
+        let seen = seen.borrow();
+        seen.clone()
+    }
+
+    #[test]
+    fn a_report_is_put_together_from_its_lines() {
+        let line = format!("[    1.0] SWTDX-REPORT {}\r\n", "a5".repeat(64));
+        assert_eq!(see(line.repeat(16).as_bytes()).tdreport(), Some(&[0xA5; 1024]));
+        assert_eq!(see(line.repeat(15).as_bytes()).tdreport(), None);
+    }
+
+    #[test]
+    fn panics_and_exit_statuses_are_noticed() {
+        let seen = see(b"[ 2.1] Kernel panic - not syncing: no init\nSWTDX-EXIT 3\n");
+        assert_eq!(seen.panic.as_deref(), Some("Kernel panic - not syncing: no init"));
+        assert_eq!(seen.command_status, Some(3));
+    }
+
+    #[test]
+    fn whatever_the_guest_prints_is_kept_small() {
+        let mut text = vec![b'x'; 100_000];
+        text.extend(b"\n\xFF\xFE\n");
+        text.extend(b"line\n".repeat(100));
+        let seen = see(&text);
+        assert_eq!(seen.last.len(), LAST);
+        assert!(seen.last.iter().all(|line| line.len() <= LINE));
+    }
+}

@@ -1,0 +1,161 @@
+//! The options of `swtdx run`.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+const EXAMPLES: &str = "\
+Examples:
+  swtdx run                                   the embedded guest, one vCPU
+  swtdx run --cpus 4 --json                   four vCPUs, summary as JSON
+  swtdx run --trace=calls.txt                 every SEAMCALL with its registers
+  swtdx run --firmware OVMF.fd --memory 512M  a TDVF image
+  swtdx run --kernel vmlinuz --initrd initrd --append 'console=ttyS0'
+
+Exit status: 0 the TD shut down cleanly, 1 wrong usage or input, 2 the guest's command failed, 3 guest panic
+or fatal error, 4 triple fault, 5 timeout or hang, 6 the TD or the module is dead, 70 a bug of swtdx.";
+
+/// What to boot and how.
+#[derive(clap::Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// TD firmware to boot: an image with TDVF metadata, such as OVMF
+    #[arg(long, value_name = "FILE")]
+    pub firmware: Option<PathBuf>,
+    /// Linux kernel (bzImage) to boot directly
+    #[arg(long, value_name = "FILE", conflicts_with = "firmware")]
+    pub kernel: Option<PathBuf>,
+    /// Initial RAM disk for the kernel
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    pub initrd: Option<PathBuf>,
+    /// Command line of the kernel
+    #[arg(long, value_name = "STRING", requires = "kernel")]
+    pub append: Option<String>,
+    /// Virtual processors
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub cpus: u16,
+    /// Guest memory: bytes, or with K, M or G
+    #[arg(long, value_name = "SIZE", default_value_t = Size(256 << 20))]
+    pub memory: Size,
+    /// Build a DEBUG TD, whose registers and memory its host may read
+    #[arg(long)]
+    pub debug_td: bool,
+    /// Where the guest's console goes: stdio or a file
+    #[arg(long, value_name = "stdio|FILE", default_value = "stdio")]
+    pub console: PathBuf,
+    /// Print every call with its registers, to standard error or a file
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
+    pub trace: Option<PathBuf>,
+    /// Write the TDREPORT that the guest printed (1024 bytes)
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// Seed of keys, random numbers and schedule
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Give up after this much wall time
+    #[arg(long, value_name = "SECS")]
+    pub timeout: Option<u64>,
+    /// 48 bytes in hexadecimal for MRCONFIGID
+    #[arg(long, value_name = "HEX", value_parser = measurement)]
+    pub mrconfigid: Option<Measurement>,
+    /// 48 bytes in hexadecimal for MROWNER
+    #[arg(long, value_name = "HEX", value_parser = measurement)]
+    pub mrowner: Option<Measurement>,
+    /// 48 bytes in hexadecimal for MROWNERCONFIG
+    #[arg(long, value_name = "HEX", value_parser = measurement)]
+    pub mrownerconfig: Option<Measurement>,
+    /// Width of guest physical addresses
+    #[arg(long, value_name = "48|52", default_value_t = 48, value_parser = gpa_width)]
+    pub gpaw: u8,
+    /// Virtual TSC frequency, a multiple of 25000
+    #[arg(long, value_name = "KHZ", default_value_t = 1_000_000)]
+    pub tsc_khz: u32,
+    /// Print the summary as one JSON object on standard output; the console goes to standard error
+    #[arg(long)]
+    pub json: bool,
+    /// Say nothing on standard error but errors
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// A number of bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Size(pub u64);
+
+/// 48 bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Measurement(pub [u8; 48]);
+
+impl FromStr for Size {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (digits, shift) = match text.as_bytes().last() {
+            Some(b'K' | b'k') => (&text[..text.len() - 1], 10),
+            Some(b'M' | b'm') => (&text[..text.len() - 1], 20),
+            Some(b'G' | b'g') => (&text[..text.len() - 1], 30),
+            _ => (text, 0),
+        };
+        let number: u64 = digits
+            .parse()
+            .map_err(|_| "a number of bytes, or with K, M or G".to_owned())?;
+        match number.checked_mul(1 << shift) {
+            Some(bytes) if bytes >= 16 << 20 && bytes <= 1 << 40 && bytes % 4096 == 0 => {
+                Ok(Size(bytes))
+            }
+            _ => Err("whole 4 KiB pages from 16M to 1024G".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            bytes if bytes % (1 << 30) == 0 => write!(f, "{}G", bytes >> 30),
+            bytes if bytes % (1 << 20) == 0 => write!(f, "{}M", bytes >> 20),
+            bytes => write!(f, "{}K", bytes >> 10),
+        }
+    }
+}
+
+fn measurement(text: &str) -> Result<Measurement, String> {
+    let mut bytes = [0; 48];
+    let hex = text.is_ascii() && text.len() == 96;
+    for (byte, at) in bytes.iter_mut().zip((0..).step_by(2)) {
+        *byte = hex
+            .then(|| u8::from_str_radix(&text[at..at + 2], 16).ok())
+            .flatten()
+            .ok_or("96 hexadecimal digits")?;
+    }
+    Ok(Measurement(bytes))
+}
+
+fn gpa_width(text: &str) -> Result<u8, String> {
+    match text {
+        "48" => Ok(48),
+        "52" => Ok(52),
+        _ => Err("48 or 52".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_read_as_they_print_and_nonsense_is_refused() {
+        for text in ["16M", "256M", "1G", "16388K"] {
+            assert_eq!(text.parse::<Size>().unwrap().to_string(), text);
+        }
+        for text in ["", "G", "1", "-1G", "15M", "1025G", "16777217", "99999999999G", "1é"] {
+            assert!(text.parse::<Size>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn measurements_are_48_bytes() {
+        assert_eq!(measurement(&"0f".repeat(48)), Ok(Measurement([15; 48])));
+        for text in ["", "0f", &"0g".repeat(48), &"é".repeat(48)] {
+            assert!(measurement(text).is_err());
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Which vCPU runs when: one after the other, in slices of virtual time, so that every run is the same.
+
+use std::time::Instant;
+
+use tdx_call::{HostMemory, SeamcallLp};
+use tdx_devices::{Board, Power};
+use tdx_host::tdvmcall::FatalError;
+use tdx_host::{Host, HostError, Lp, MemoryFault, Run, RunStats, Stop, Td, Vcpu};
+use x86_arch::ExitReason;
+
+/// Virtual-time ticks that a vCPU runs before the next one's turn.
+const SLICE: u64 = 100_000;
+
+/// The processors' clock and interrupt lines, which a real host has in hardware.
+pub trait Clockwork {
+    /// The host's TSC.
+    fn now(&self) -> u64;
+    /// Makes time pass while every processor sleeps.
+    fn sleep_until(&self, tsc: u64);
+    /// Ends the next stay in a guest on processor `lp` after this many ticks, by a timer interrupt of the host's.
+    fn arm(&self, lp: usize, ticks: u64);
+}
+
+/// The guest's TSC in terms of the host's.
+#[derive(Clone, Copy, Debug)]
+pub struct GuestTsc {
+    pub offset: u64,
+    /// 16.48 fixed point.
+    pub multiplier: u64,
+}
+
+impl GuestTsc {
+    pub fn of_host(self, host: u64) -> u64 {
+        let scaled = (u128::from(host) * u128::from(self.multiplier)) >> 48;
+        (scaled as u64).wrapping_add(self.offset)
+    }
+    /// The first host tick at which the guest's TSC has reached `guest`.
+    pub fn to_host(self, guest: u64) -> u64 {
+        let scaled = u128::from(guest.wrapping_sub(self.offset));
+        let host = (scaled << 48).div_ceil(u128::from(self.multiplier.max(1)));
+        u64::try_from(host).unwrap_or(u64::MAX)
+    }
+}
+
+/// How the TD's life ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum End {
+    PoweredOff,
+    Reset,
+    FatalError(FatalError),
+    TripleFault { vcpu: u32 },
+    MemoryFault { vcpu: u32, fault: MemoryFault },
+    /// The module killed the TD or the vCPU; RAX.
+    Dead { vcpu: u32, rax: u64 },
+    /// An exit that no production TD should make.
+    Unexpected { vcpu: u32, reason: ExitReason },
+    /// Every vCPU sleeps and nothing will wake one.
+    Hang,
+    Timeout,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Ready,
+    Halted { blocked: bool },
+}
+
+/// Everything that a running TD is made of.
+pub struct Running<'a, 'b, M, L, C> {
+    pub host: &'a Host<M>,
+    pub td: &'a Td,
+    pub lps: &'a mut [Lp<L>],
+    pub vcpus: &'a mut [Vcpu],
+    pub board: &'a mut Board<'b>,
+    pub clockwork: &'a C,
+    pub tsc: GuestTsc,
+    pub stats: &'a mut RunStats,
+    pub until: Option<Instant>,
+}
+
+impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Running<'_, '_, M, L, C> {
+    /// Runs the vCPUs in turn until the TD's life ends.
+    pub fn run(&mut self) -> Result<End, HostError> {
+        let mut states = vec![State::Ready; self.vcpus.len()];
+        loop {
+            let mut slept = true;
+            for index in 0..self.vcpus.len() {
+                self.board.fire_timers();
+                if let State::Halted { blocked } = states[index] {
+                    if blocked || !self.wakes(index)? {
+                        continue;
+                    }
+                    states[index] = State::Ready;
+                }
+                slept = false;
+                match self.turn(index)? {
+                    Ok(state) => states[index] = state,
+                    Err(end) => return Ok(end),
+                }
+                if self.until.is_some_and(|until| Instant::now() >= until) {
+                    return Ok(End::Timeout);
+                }
+            }
+            if slept && !self.sleep() {
+                return Ok(End::Hang);
+            }
+        }
+    }
+
+    /// One slice of one vCPU.
+    fn turn(&mut self, index: usize) -> Result<Result<State, End>, HostError> {
+        let vcpu = &mut self.vcpus[index];
+        let on = vcpu.associated_lp().unwrap_or(index % self.lps.len());
+        let now = self.clockwork.now();
+        let timer = self.board.next_deadline().map(|at| self.tsc.to_host(at));
+        let ticks = timer.map_or(SLICE, |at| at.saturating_sub(now).clamp(1, SLICE));
+        self.clockwork.arm(on, ticks);
+        let number = vcpu.index();
+        let stop = Run {
+            host: self.host,
+            td: self.td,
+            lp: &mut self.lps[on].seam,
+            on,
+            services: self.board,
+            stats: self.stats,
+        }
+        .run(vcpu)?;
+        Ok(match stop {
+            Stop::Interrupted { .. } => Ok(State::Ready),
+            Stop::Halted { blocked } => Ok(State::Halted { blocked }),
+            Stop::Requested => match self.board.power() {
+                Some(Power::Off) => Err(End::PoweredOff),
+                Some(Power::Reset) => Err(End::Reset),
+                None => Ok(State::Ready),
+            },
+            Stop::FatalError(report) => Err(End::FatalError(report)),
+            Stop::TripleFault => Err(End::TripleFault { vcpu: number }),
+            Stop::MemoryFault(fault) => Err(End::MemoryFault {
+                vcpu: number,
+                fault,
+            }),
+            Stop::Dead { words, .. } => Err(End::Dead {
+                vcpu: number,
+                rax: words.rax.raw(),
+            }),
+            Stop::Debug { reason, .. } => Err(End::Unexpected {
+                vcpu: number,
+                reason,
+            }),
+            Stop::Unexpected { words } => Err(End::Unexpected {
+                vcpu: number,
+                reason: ExitReason(words.exit_reason() as u16),
+            }),
+        })
+    }
+
+    fn wakes(&mut self, index: usize) -> Result<bool, HostError> {
+        let vcpu = &self.vcpus[index];
+        let on = vcpu.associated_lp().unwrap_or(index % self.lps.len());
+        vcpu.interrupt_waits(self.host, &mut self.lps[on].seam)
+    }
+
+    /// All vCPUs sleep: time jumps to the next timer. False when there is none.
+    fn sleep(&mut self) -> bool {
+        let Some(deadline) = self.board.next_deadline() else {
+            return false;
+        };
+        let at = self.tsc.to_host(deadline);
+        self.clockwork.sleep_until(at.max(self.clockwork.now() + 1));
+        self.board.fire_timers();
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_of_the_guest_is_reached_at_its_host_tick_and_not_before() {
+        let multipliers = [1 << 48, (1 << 48) / 3, 5 << 47];
+        for multiplier in multipliers {
+            for offset in [0, 12_345, 12_345_u64.wrapping_neg()] {
+                let tsc = GuestTsc { offset, multiplier };
+                for guest in [20_000, 1_000_000_007] {
+                    let host = tsc.to_host(guest);
+                    assert!(tsc.of_host(host) >= guest);
+                    assert!(tsc.of_host(host - 1) < guest);
+                }
+            }
+        }
+    }
+}
