@@ -3,14 +3,17 @@
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard};
 
-use tdx_abi::{HostLeaf, Status};
-use tdx_call::{HostMemory, SeamcallLp};
+use tdx_call::host::{
+    tdh_sys_config, tdh_sys_init, tdh_sys_key_config, tdh_sys_lp_init, tdh_sys_rd,
+    tdh_sys_tdmr_init,
+};
+use tdx_call::{FieldId, HostMemory, SeamcallLp};
 use x86_arch::{Hkid, Hpa, PAGE_SIZE};
 
 use crate::config::CpuidConfig;
 use crate::field::sys;
 use crate::hkid::HkidAllocator;
-use crate::seam::{call, once};
+use crate::seam::retry;
 use crate::tdmr::TDMR_INFO_SIZE;
 use crate::{HostError, PageAllocator, Tdmr, plan_tdmrs};
 
@@ -89,9 +92,9 @@ impl<M: HostMemory> Host<M> {
         let Some(first) = lps.first_mut() else {
             return Err(HostError::NoProcessors);
         };
-        call(&mut first.seam, HostLeaf::SYS_INIT, &[0])?;
+        retry(|| tdh_sys_init(&mut first.seam))?;
         for lp in lps.iter_mut() {
-            call(&mut lp.seam, HostLeaf::SYS_LP_INIT, &[])?;
+            retry(|| tdh_sys_lp_init(&mut lp.seam))?;
         }
         let lp = &mut lps[0].seam;
         let info = read_info(lp)?;
@@ -99,7 +102,7 @@ impl<M: HostMemory> Host<M> {
         let global_hkid = Hkid(layout.private_keys.start);
         configure(lp, &memory, &mut pages, &tdmrs, global_hkid)?;
         for lp in one_per_package(lps) {
-            call(&mut lp.seam, HostLeaf::SYS_KEY_CONFIG, &[])?;
+            retry(|| tdh_sys_key_config(&mut lp.seam))?;
         }
         let lp = &mut lps[0].seam;
         for tdmr in &tdmrs {
@@ -148,8 +151,8 @@ impl<M: HostMemory> Host<M> {
         self.global_hkid
     }
     /// The address with a key ID in it, as TDH.PHYMEM.PAGE.WBINVD takes it.
-    pub(crate) fn keyed(&self, page: Hpa, hkid: Hkid) -> u64 {
-        page.raw() | u64::from(hkid.0) << self.keyid_shift
+    pub(crate) fn keyed(&self, page: Hpa, hkid: Hkid) -> Hpa {
+        Hpa::new(page.raw() | u64::from(hkid.0) << self.keyid_shift)
     }
     /// A zeroed page of the host's own.
     pub(crate) fn zeroed_page(&self) -> Result<Hpa, HostError> {
@@ -179,7 +182,7 @@ pub(crate) fn one_per_package<L>(lps: &mut [Lp<L>]) -> impl Iterator<Item = &mut
 }
 
 fn read_field<L: SeamcallLp>(lp: &mut L, field: u64) -> Result<u64, HostError> {
-    Ok(once(lp, HostLeaf::SYS_RD, 0, &[0, field])?.regs.r8)
+    Ok(retry(|| tdh_sys_rd(lp, FieldId(field)))?.value)
 }
 
 fn read_u16<L: SeamcallLp>(lp: &mut L, field: u64) -> Result<u16, HostError> {
@@ -278,11 +281,7 @@ fn configure<L: SeamcallLp, M: HostMemory>(
         let slot = Hpa::new(list.raw() + 8 * i as u64);
         memory.write(slot, &entry.raw().to_le_bytes())?;
     }
-    call(
-        lp,
-        HostLeaf::SYS_CONFIG,
-        &[list.raw(), tdmrs.len() as u64, global_hkid.0.into()],
-    )?;
+    retry(|| tdh_sys_config(lp, list, tdmrs.len() as u64, global_hkid))?;
     for page in scratch {
         memory.clear_page(page)?;
         pages.give_back(page);
@@ -292,9 +291,9 @@ fn configure<L: SeamcallLp, M: HostMemory>(
 
 fn init_tdmr<L: SeamcallLp>(lp: &mut L, tdmr: &Tdmr) -> Result<(), HostError> {
     loop {
-        let done = call(lp, HostLeaf::SYS_TDMR_INIT, &[tdmr.range.start])?;
-        if done.regs.rdx >= tdmr.range.end || done.status.code() == Status::TDMR_ALREADY_INITIALIZED
-        {
+        let done = retry(|| tdh_sys_tdmr_init(lp, Hpa::new(tdmr.range.start)))?;
+        // 0: it was initialised before.
+        if done.raw() >= tdmr.range.end || done.raw() == 0 {
             return Ok(());
         }
     }

@@ -3,12 +3,16 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tdx_abi::HostLeaf;
-use tdx_call::{HostMemory, SeamcallLp};
+use tdx_abi::Status;
+use tdx_call::host::{
+    tdh_mem_page_add, tdh_mng_addcx, tdh_mng_create, tdh_mng_init, tdh_mng_key_config,
+    tdh_mr_extend, tdh_mr_finalize,
+};
+use tdx_call::{CallError, GpaMapping, HostMemory, SeamcallLp, Tdr};
 use x86_arch::{Gpa, Hpa, PAGE_SIZE};
 
 use crate::bringup::one_per_package;
-use crate::seam::call;
+use crate::seam::retry;
 use crate::shared_ept::SharedEpt;
 use crate::td::{PrivatePage, TdMemory};
 use crate::{Host, HostError, Lp, Td, TdConfig};
@@ -90,7 +94,7 @@ impl Td {
         };
         let td = Td {
             config,
-            tdr,
+            tdr: Tdr(tdr),
             hkid,
             finalized: AtomicBool::new(false),
             memory: Mutex::new(TdMemory::new(shared)),
@@ -115,41 +119,35 @@ impl Td {
         let Some(first) = lps.first_mut() else {
             return Err(HostError::NoProcessors);
         };
-        let tdr = self.tdr.raw();
-        call(
-            &mut first.seam,
-            HostLeaf::MNG_CREATE,
-            &[tdr, self.hkid.0.into()],
-        )?;
+        let tdr = self.tdr;
+        retry(|| tdh_mng_create(&mut first.seam, tdr, self.hkid))?;
         self.lock().tdr_created = true;
         for lp in one_per_package(lps) {
-            call(&mut lp.seam, HostLeaf::MNG_KEY_CONFIG, &[tdr])?;
+            retry(|| tdh_mng_key_config(&mut lp.seam, tdr))?;
         }
         let lp = &mut lps[0].seam;
         for _ in 0..host.info().tdcs_pages {
-            self.add_control_page(host, lp, HostLeaf::MNG_ADDCX, tdr)?;
+            self.add_control_page(host, |page| tdh_mng_addcx(lp, page, tdr))?;
         }
         let scratch = host.zeroed_page()?;
         let done = host
             .memory()
             .write(scratch, params)
             .map_err(HostError::from)
-            .and_then(|()| call(lp, HostLeaf::MNG_INIT, &[tdr, scratch.raw()]));
+            .and_then(|()| retry(|| tdh_mng_init(lp, tdr, scratch)));
         host.memory().clear_page(scratch)?;
         host.pages().give_back(scratch);
         done.map(|_| ())
     }
 
-    /// Gives the TD a page by MNG.ADDCX, VP.CREATE or VP.ADDCX and remembers it for teardown.
-    pub(crate) fn add_control_page<L: SeamcallLp, M: HostMemory>(
+    /// Gives the TD a page by one of MNG.ADDCX, VP.CREATE and VP.ADDCX and remembers it for teardown.
+    pub(crate) fn add_control_page<M: HostMemory>(
         &self,
         host: &Host<M>,
-        lp: &mut L,
-        leaf: HostLeaf,
-        parent: u64,
+        mut leaf: impl FnMut(Hpa) -> Result<Status, CallError>,
     ) -> Result<Hpa, HostError> {
         let page = host.pages().take()?;
-        match call(lp, leaf, &[page.raw(), parent]) {
+        match retry(|| leaf(page)) {
             Ok(_) => {
                 self.lock().control.push(page);
                 Ok(page)
@@ -204,7 +202,7 @@ impl Td {
         };
         region.added = Some(extended);
         while region.measured && extended < PAGE_SIZE {
-            call(lp, HostLeaf::MR_EXTEND, &[gpa + extended, self.tdr.raw()])?;
+            retry(|| tdh_mr_extend(lp, Gpa::new(gpa + extended), self.tdr))?;
             extended += 256;
             region.added = Some(extended);
         }
@@ -234,8 +232,8 @@ impl Td {
         memory.ensure_sept(self, host, lp, gpa, 0)?;
         host.memory().write(source, bytes)?;
         let target = host.pages().take()?;
-        let operands = [gpa, self.tdr.raw(), target.raw(), source.raw()];
-        if let Err(refused) = call(lp, HostLeaf::MEM_PAGE_ADD, &operands) {
+        let mapping = GpaMapping::page_4k(Gpa::new(gpa));
+        if let Err(refused) = retry(|| tdh_mem_page_add(lp, mapping, self.tdr, target, source)) {
             host.pages().give_back(target);
             return Err(refused);
         }
@@ -250,7 +248,7 @@ impl Td {
 
     /// TDH.MR.FINALIZE: the measurement is closed and the TD may run.
     pub fn finalize<L: SeamcallLp>(&self, lp: &mut L) -> Result<(), HostError> {
-        call(lp, HostLeaf::MR_FINALIZE, &[self.tdr.raw()])?;
+        retry(|| tdh_mr_finalize(lp, self.tdr))?;
         self.finalized.store(true, Ordering::Release);
         Ok(())
     }

@@ -1,17 +1,23 @@
 //! Conversions between private and shared memory, and what it takes to free a private page of a running TD
 //! (spec: host-memory.md 5; linux.md 3.2 "zap").
 
-use tdx_abi::{HostLeaf, Status};
-use tdx_call::{HostMemory, SeamcallLp};
+use tdx_abi::Status;
+use tdx_call::host::{
+    tdh_mem_page_demote, tdh_mem_page_remove, tdh_mem_range_block, tdh_mem_track,
+    tdh_phymem_page_wbinvd,
+};
+use tdx_call::{GpaMapping, HostMemory, SeamcallLp};
 use x86_arch::{Gpa, Hpa, PAGE_SIZE};
 
 use crate::pages::LARGE_PAGE;
-use crate::seam::call;
+use crate::seam::retry;
 use crate::td::{PrivatePage, TdMemory};
 use crate::{Host, HostError, Td};
 
 /// How often the host asks again whether every vCPU has left the TD since a TRACK, kicking each time.
 const TRACK_TRIES: u32 = 1_000_000;
+/// The TDs of this library have no L2 VMs, and so no Secure EPT pages for them.
+const NO_L2: [u64; 3] = [u64::MAX; 3];
 
 impl Td {
     /// Makes guest RAM shared: private pages in the range are taken from the TD, shared ones come on first access.
@@ -76,7 +82,7 @@ impl Td {
     /// TDH.MEM.TRACK, then every vCPU out of the TD.
     pub(crate) fn track<L: SeamcallLp>(&self, lp: &mut L) -> Result<(), HostError> {
         self.until_all_left(Status::PREVIOUS_TLB_EPOCH_BUSY, || {
-            call(lp, HostLeaf::MEM_TRACK, &[self.tdr.raw()])
+            retry(|| tdh_mem_track(lp, self.tdr))
         })?;
         (self.kick)();
         Ok(())
@@ -134,9 +140,8 @@ impl TdMemory {
             td.track(lp)?;
         }
         for (gpa, page) in pages {
-            let operands = [gpa | u64::from(page.level()), td.tdr.raw()];
             td.until_all_left(Status::TLB_TRACKING_NOT_DONE, || {
-                call(lp, HostLeaf::MEM_PAGE_REMOVE, &operands)
+                retry(|| tdh_mem_page_remove(lp, mapping(gpa, page.level()), td.tdr))
             })?;
             self.private.remove(&gpa);
             self.stats.removed += page.bytes() / PAGE_SIZE;
@@ -162,11 +167,11 @@ impl TdMemory {
             td.track(lp)?;
         }
         let table = host.pages().take()?;
-        let none = u64::MAX;
-        let operands = [gpa | 1, td.tdr.raw(), table.raw(), none, none, none];
         let demoted = td.until_all_left(Status::TLB_TRACKING_NOT_DONE, || {
             loop {
-                match call(lp, HostLeaf::MEM_PAGE_DEMOTE, &operands) {
+                match retry(|| {
+                    tdh_mem_page_demote(lp, mapping(gpa, 1), td.tdr, false, table, NO_L2)
+                }) {
                     Err(e) if e.code() == Some(Status::INTERRUPTED_RESTARTABLE) => {}
                     done => return done,
                 }
@@ -188,11 +193,14 @@ impl TdMemory {
     }
 }
 
+fn mapping(gpa: u64, level: u8) -> GpaMapping {
+    GpaMapping::new(Gpa::new(gpa), level)
+}
+
 /// TDH.MEM.RANGE.BLOCK of one leaf; a leaf blocked by an earlier attempt is fine.
 fn block<L: SeamcallLp>(td: &Td, lp: &mut L, gpa: u64, level: u8) -> Result<(), HostError> {
-    let operands = [gpa | u64::from(level), td.tdr.raw()];
     // ALREADY_BLOCKED has the error bit clear, so it comes back as done.
-    call(lp, HostLeaf::MEM_RANGE_BLOCK, &operands).map(|_| ())
+    retry(|| tdh_mem_range_block(lp, mapping(gpa, level), td.tdr)).map(|_| ())
 }
 
 /// Flushes a page that left a running TD out of the caches under the TD's key.
@@ -204,7 +212,7 @@ fn flush_private<L: SeamcallLp, M: HostMemory>(
 ) -> Result<(), HostError> {
     for offset in (0..page.bytes()).step_by(PAGE_SIZE as usize) {
         let keyed = host.keyed(Hpa::new(page.hpa.raw() + offset), td.hkid);
-        call(lp, HostLeaf::PHYMEM_PAGE_WBINVD, &[keyed])?;
+        retry(|| tdh_phymem_page_wbinvd(lp, keyed))?;
     }
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! What can go wrong on the host's side, with the class that an ioctl would answer and the module's own word.
 
 use core::fmt;
-use tdx_abi::{HostLeaf, Status};
-use tdx_call::{NoSeam, OutsideMemory};
+use tdx_abi::Status;
+use tdx_call::{CallError, Leaf, NoSeam, OutsideMemory};
 use x86_arch::{Gpa, Hpa};
 
 /// Linux's error classes, by number.
@@ -26,13 +26,10 @@ pub enum Errno {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum HostError {
     /// The SEAMCALL reached no module.
-    NoSeam {
-        leaf: HostLeaf,
-        cause: NoSeam,
-    },
+    NoSeam(NoSeam),
     /// The module refused; RCX and RDX after the call often say where.
     Refused {
-        leaf: HostLeaf,
+        leaf: Leaf,
         status: Status,
         rcx: u64,
         rdx: u64,
@@ -86,7 +83,7 @@ impl HostError {
     /// The class an ioctl would return.
     pub fn errno(&self) -> Errno {
         match self {
-            Self::NoSeam { cause, .. } => match cause {
+            Self::NoSeam(cause) => match cause {
                 NoSeam::VmFailInvalid => Errno::NoDevice,
                 NoSeam::GeneralProtection => Errno::NotSupported,
                 NoSeam::InvalidOpcode => Errno::Access,
@@ -139,15 +136,7 @@ impl HostError {
 impl fmt::Display for HostError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoSeam { leaf, cause } => match cause {
-                NoSeam::VmFailInvalid => {
-                    write!(f, "{leaf}: no TDX module is loaded, or it is busy")
-                }
-                NoSeam::GeneralProtection => write!(f, "{leaf}: #GP, TDX is off in the firmware"),
-                NoSeam::InvalidOpcode => {
-                    write!(f, "{leaf}: #UD, the processor is not in VMX operation")
-                }
-            },
+            Self::NoSeam(cause) => cause.fmt(f),
             Self::Refused {
                 leaf,
                 status,
@@ -196,6 +185,20 @@ impl std::error::Error for HostError {
         match self {
             Self::Leaked { cause, .. } => Some(&**cause),
             _ => None,
+        }
+    }
+}
+
+impl From<CallError> for HostError {
+    fn from(failure: CallError) -> Self {
+        match failure {
+            CallError::NoSeam(cause) => Self::NoSeam(cause),
+            CallError::Refused(refused) => Self::Refused {
+                leaf: refused.leaf,
+                status: refused.status,
+                rcx: refused.words[0],
+                rdx: refused.words[1],
+            },
         }
     }
 }

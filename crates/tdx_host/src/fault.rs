@@ -1,11 +1,11 @@
 //! EPT violations: giving the guest the page it asked for (spec: vp-enter.md 7.3, guest-leaves.md 8.1).
 
-use tdx_abi::HostLeaf;
-use tdx_call::{HostMemory, SeamcallLp};
+use tdx_call::host::tdh_mem_page_aug;
+use tdx_call::{GpaMapping, HostMemory, SeamcallLp};
 use x86_arch::{Gpa, PAGE_SIZE};
 
 use crate::pages::LARGE_PAGE;
-use crate::seam::call;
+use crate::seam::retry;
 use crate::shared_ept::SharedEntry;
 use crate::td::{PrivatePage, TdMemory};
 use crate::{Host, HostError, Td};
@@ -161,8 +161,8 @@ impl TdMemory {
             host.pages().take()?
         };
         let page = PrivatePage { hpa, large };
-        let operands = [gpa | u64::from(large), td.tdr.raw(), hpa.raw()];
-        if let Err(refused) = call(lp, HostLeaf::MEM_PAGE_AUG, &operands) {
+        let mapping = GpaMapping::new(Gpa::new(gpa), page.level());
+        if let Err(refused) = retry(|| tdh_mem_page_aug(lp, mapping, td.tdr, hpa)) {
             if large {
                 host.pages().give_back_large(hpa);
             } else {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use coco_regs::tdx::{self, TdvmcallMask};
 use coco_regs::{Exit, ExitKind, ExitWords};
 use tdx_abi::{HostLeaf, Status};
-use tdx_call::{HostMemory, SeamcallLp};
+use tdx_call::{HostMemory, Leaf, SeamcallLp};
 use x86_arch::{ExitReason, Gpa};
 
 use crate::fault::{Faulted, MemoryFault};
@@ -101,7 +101,7 @@ impl<M: HostMemory, L: SeamcallLp, S: Services + ?Sized> Run<'_, M, L, S> {
             std::thread::yield_now();
         }
         Err(HostError::Refused {
-            leaf: HostLeaf::VP_ENTER,
+            leaf: Leaf::Host(HostLeaf::VP_ENTER),
             status: Status::OPERAND_BUSY,
             rcx: 0,
             rdx: 0,
@@ -305,7 +305,7 @@ impl RunStats {
 
 fn refused(words: ExitWords) -> HostError {
     HostError::Refused {
-        leaf: HostLeaf::VP_ENTER,
+        leaf: Leaf::Host(HostLeaf::VP_ENTER),
         status: words.rax,
         rcx: words.rcx,
         rdx: words.rdx,

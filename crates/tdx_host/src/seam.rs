@@ -1,7 +1,7 @@
-//! One SEAMCALL with the host's retry policy; every failure names its leaf.
+//! The host's retry policy around the typed leaves; every failure names its leaf.
 
-use tdx_abi::{HostLeaf, LeafWord, Status};
-use tdx_call::{SeamcallLp, TdxModuleArgs, Traffic};
+use tdx_abi::Status;
+use tdx_call::CallError;
 
 use crate::HostError;
 
@@ -10,77 +10,74 @@ const ENTROPY_TRIES: u32 = 10;
 /// How often a busy lock is tried again. The module's locks never wait, and their holders finish in microseconds.
 const BUSY_TRIES: u32 = 1000;
 
-/// RCX, RDX, R8 to R11 of a call.
-pub(crate) type Operands = [u64; 6];
-
-/// A call that succeeded: the status (which may carry a note) and the registers after it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Done {
-    pub status: Status,
-    pub regs: TdxModuleArgs,
-}
-
-pub(crate) fn args(operands: &[u64]) -> TdxModuleArgs {
-    let mut six: Operands = [0; 6];
-    six[..operands.len()].copy_from_slice(operands);
-    let [rcx, rdx, r8, r9, r10, r11] = six;
-    TdxModuleArgs {
-        rcx,
-        rdx,
-        r8,
-        r9,
-        r10,
-        r11,
-        ..Default::default()
-    }
-}
-
-/// One call, no retry.
-pub(crate) fn once<L: SeamcallLp + ?Sized>(
-    lp: &mut L,
-    leaf: HostLeaf,
-    version: u8,
-    operands: &[u64],
-) -> Result<Done, HostError> {
-    let mut regs = args(operands);
-    let word = LeafWord::new(leaf.0, version);
-    let status = lp
-        .seamcall(word, &mut regs, Traffic::InOut)
-        .map_err(|cause| HostError::NoSeam { leaf, cause })?;
-    if status.is_error() {
-        return Err(HostError::Refused {
-            leaf,
-            status,
-            rcx: regs.rcx,
-            rdx: regs.rdx,
-        });
-    }
-    Ok(Done { status, regs })
-}
-
-/// Version 0 of a leaf, tried again while it has no entropy or meets a held lock.
-pub(crate) fn call<L: SeamcallLp + ?Sized>(
-    lp: &mut L,
-    leaf: HostLeaf,
-    operands: &[u64],
-) -> Result<Done, HostError> {
+/// Repeats a call while it has no entropy or meets a held lock.
+pub(crate) fn retry<T>(mut call: impl FnMut() -> Result<T, CallError>) -> Result<T, HostError> {
     let (mut entropy, mut busy) = (0, 0);
     loop {
-        let refused = match once(lp, leaf, 0, operands) {
+        let failure = match call() {
             Ok(done) => return Ok(done),
-            Err(refused) => refused,
+            Err(failure) => failure,
         };
-        match refused.code() {
-            Some(Status::RND_NO_ENTROPY | Status::KEY_GENERATION_FAILED)
-                if entropy < ENTROPY_TRIES =>
-            {
+        match failure.status().code() {
+            Status::RND_NO_ENTROPY | Status::KEY_GENERATION_FAILED if entropy < ENTROPY_TRIES => {
                 entropy += 1;
             }
-            Some(Status::OPERAND_BUSY | Status::SYS_BUSY) if busy < BUSY_TRIES => {
+            Status::OPERAND_BUSY | Status::SYS_BUSY if busy < BUSY_TRIES => {
                 busy += 1;
                 std::thread::yield_now();
             }
-            _ => return Err(refused),
+            _ => return Err(failure.into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use tdx_abi::HostLeaf;
+    use tdx_call::{Leaf, NoSeam, Refused};
+
+    use super::*;
+    use crate::Errno;
+
+    fn refused(status: Status) -> CallError {
+        CallError::Refused(Refused {
+            leaf: Leaf::Host(HostLeaf::MNG_CREATE),
+            status,
+            words: [0; 5],
+        })
+    }
+
+    /// How often a call that answers `status` for ever is made, and what its caller gets.
+    fn tries(error: CallError) -> (u32, HostError) {
+        let count = Cell::new(0);
+        let failure = retry(|| -> Result<(), CallError> {
+            count.set(count.get() + 1);
+            Err(error)
+        });
+        (count.get(), failure.unwrap_err())
+    }
+
+    #[test]
+    fn what_passes_by_itself_is_tried_again_and_nothing_else() {
+        let busy = Status::OPERAND_BUSY.with_operand(tdx_abi::OperandId::SEPT_TREE);
+        for (status, wanted, errno) in [
+            (busy, 1001, Errno::Busy),
+            (Status::SYS_BUSY, 1001, Errno::Busy),
+            (Status::RND_NO_ENTROPY, 11, Errno::Again),
+            (Status::KEY_GENERATION_FAILED, 11, Errno::Again),
+            (Status::OPERAND_INVALID, 1, Errno::Invalid),
+            (Status::HKID_NOT_FREE, 1, Errno::Io),
+        ] {
+            let (count, failure) = tries(refused(status));
+            assert_eq!((count, failure.errno()), (wanted, errno), "{status}");
+            assert_eq!(failure.raw(), Some(status.raw()));
+        }
+        let (count, failure) = tries(CallError::NoSeam(NoSeam::VmFailInvalid));
+        assert_eq!(
+            (count, failure.errno(), failure.raw()),
+            (1, Errno::NoDevice, None)
+        );
     }
 }

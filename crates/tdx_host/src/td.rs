@@ -6,20 +6,20 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
-use tdx_abi::HostLeaf;
-use tdx_call::{HostMemory, SeamcallLp};
+use tdx_call::host::{tdh_mem_sept_add, tdh_mng_rd};
+use tdx_call::{FieldId, GpaMapping, HostMemory, SeamcallLp, Tdr};
 use x86_arch::{Gpa, Hkid, Hpa, PAGE_SIZE};
 
 use crate::field;
 use crate::ranges::Ranges;
-use crate::seam::call;
+use crate::seam::retry;
 use crate::shared_ept::SharedEpt;
 use crate::{Host, HostError, TdConfig};
 
 /// A trust domain. Shared by the threads of its vCPUs; what changes is behind locks.
 pub struct Td {
     pub(crate) config: TdConfig,
-    pub(crate) tdr: Hpa,
+    pub(crate) tdr: Tdr,
     pub(crate) hkid: Hkid,
     pub(crate) finalized: AtomicBool,
     pub(crate) memory: Mutex<TdMemory>,
@@ -87,7 +87,7 @@ impl Td {
         &self.config
     }
     /// The address of the TDR page: the TD's name in every SEAMCALL.
-    pub fn tdr(&self) -> Hpa {
+    pub fn tdr(&self) -> Tdr {
         self.tdr
     }
     pub fn hkid(&self) -> Hkid {
@@ -164,7 +164,7 @@ impl Td {
 
     /// TDH.MNG.RD of one metadata field.
     pub fn read_field<L: SeamcallLp>(&self, lp: &mut L, id: u64) -> Result<u64, HostError> {
-        Ok(call(lp, HostLeaf::MNG_RD, &[self.tdr.raw(), id])?.regs.r8)
+        retry(|| tdh_mng_rd(lp, self.tdr, FieldId(id)))
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, TdMemory> {
@@ -228,8 +228,8 @@ impl TdMemory {
                 continue;
             }
             let page = host.pages().take()?;
-            let operands = [start | u64::from(level), td.tdr.raw(), page.raw()];
-            match call(lp, HostLeaf::MEM_SEPT_ADD, &operands) {
+            let mapping = GpaMapping::new(Gpa::new(start), level);
+            match retry(|| tdh_mem_sept_add(lp, mapping, td.tdr, page)) {
                 Ok(_) => self.sept.insert((level, start), page),
                 Err(refused) => {
                     host.pages().give_back(page);

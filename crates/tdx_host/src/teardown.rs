@@ -1,12 +1,16 @@
 //! The end of a TD: flush, write back, free the key, reclaim every page (spec: host-td.md 2).
 
 use tdx_abi::{HostLeaf, Status};
-use tdx_call::{HostMemory, SeamcallLp};
+use tdx_call::host::{
+    tdh_mng_key_freeid, tdh_mng_vpflushdone, tdh_phymem_cache_wb, tdh_phymem_page_reclaim,
+    tdh_phymem_page_wbinvd, tdh_vp_flush,
+};
+use tdx_call::{HostMemory, Leaf, Progress, SeamcallLp, Tdvpr};
 use x86_arch::Hpa;
 
 use crate::bringup::one_per_package;
 use crate::convert::free_private;
-use crate::seam::call;
+use crate::seam::retry;
 use crate::td::{PrivatePage, TdMemory};
 use crate::{Host, HostError, Lp, Td, Vcpu};
 
@@ -54,12 +58,12 @@ impl Td {
             let memory = self.lock();
             return Err(HostError::Leaked {
                 pages: memory.pages_held(),
-                first: self.tdr,
+                first: self.tdr.0,
                 cause: Box::new(cause),
             });
         }
         if !created {
-            host.pages().give_back(self.tdr);
+            host.pages().give_back(self.tdr.0);
         }
         host.hkids().give_back(self.hkid);
         let memory = self
@@ -90,20 +94,20 @@ impl Td {
                 flush(vcpu.tdvpr(), &mut lp.seam)?;
             }
         }
-        let tdr = self.tdr.raw();
-        call(&mut lps[0].seam, HostLeaf::MNG_VPFLUSHDONE, &[tdr])?;
+        let tdr = self.tdr;
+        retry(|| tdh_mng_vpflushdone(&mut lps[0].seam, tdr))?;
         for lp in one_per_package(lps) {
             report.cache_writebacks += write_back(&mut lp.seam)?;
         }
         let lp = &mut lps[0].seam;
-        call(lp, HostLeaf::MNG_KEY_FREEID, &[tdr])?;
+        retry(|| tdh_mng_key_freeid(lp, tdr))?;
         let mut memory = self.lock();
         memory.reclaim_all(host, lp, report)?;
-        call(lp, HostLeaf::PHYMEM_PAGE_RECLAIM, &[tdr])?;
-        let keyed = host.keyed(self.tdr, host.global_hkid());
-        call(lp, HostLeaf::PHYMEM_PAGE_WBINVD, &[keyed])?;
-        host.memory().clear_page(self.tdr)?;
-        host.pages().give_back(self.tdr);
+        retry(|| tdh_phymem_page_reclaim(lp, tdr.0))?;
+        let keyed = host.keyed(tdr.0, host.global_hkid());
+        retry(|| tdh_phymem_page_wbinvd(lp, keyed))?;
+        host.memory().clear_page(tdr.0)?;
+        host.pages().give_back(tdr.0);
         memory.tdr_created = false;
         report.reclaimed += 1;
         Ok(())
@@ -118,7 +122,7 @@ impl TdMemory {
         report: &mut Teardown,
     ) -> Result<(), HostError> {
         while let Some((&gpa, &page)) = self.private.first_key_value() {
-            call(lp, HostLeaf::PHYMEM_PAGE_RECLAIM, &[page.hpa.raw()])?;
+            retry(|| tdh_phymem_page_reclaim(lp, page.hpa))?;
             self.private.remove(&gpa);
             let pages = page.bytes() / x86_arch::PAGE_SIZE;
             report.private += pages;
@@ -145,13 +149,13 @@ fn reclaim_small<L: SeamcallLp, M: HostMemory>(
     lp: &mut L,
     hpa: Hpa,
 ) -> Result<(), HostError> {
-    call(lp, HostLeaf::PHYMEM_PAGE_RECLAIM, &[hpa.raw()])?;
+    retry(|| tdh_phymem_page_reclaim(lp, hpa))?;
     free_private(host, PrivatePage { hpa, large: false })
 }
 
 /// TDH.VP.FLUSH; a vCPU that is on no processor is fine.
-pub(crate) fn flush<L: SeamcallLp>(tdvpr: Hpa, lp: &mut L) -> Result<(), HostError> {
-    match call(lp, HostLeaf::VP_FLUSH, &[tdvpr.raw()]) {
+pub(crate) fn flush<L: SeamcallLp>(tdvpr: Tdvpr, lp: &mut L) -> Result<(), HostError> {
+    match retry(|| tdh_vp_flush(lp, tdvpr)) {
         Err(e) if e.code() == Some(Status::VCPU_NOT_ASSOCIATED) => Ok(()),
         done => done.map(|_| ()),
     }
@@ -159,14 +163,20 @@ pub(crate) fn flush<L: SeamcallLp>(tdvpr: Hpa, lp: &mut L) -> Result<(), HostErr
 
 /// TDH.PHYMEM.CACHE.WB of one package until it is done; how many calls it took.
 fn write_back<L: SeamcallLp>(lp: &mut L) -> Result<u32, HostError> {
-    let mut calls = 1;
-    let mut done = call(lp, HostLeaf::PHYMEM_CACHE_WB, &[0]);
-    while let Err(failure) = done {
-        if failure.code() != Some(Status::INTERRUPTED_RESUMABLE) || calls >= WRITEBACK_TRIES {
-            return Err(failure);
-        }
-        done = call(lp, HostLeaf::PHYMEM_CACHE_WB, &[1]);
+    let (mut calls, mut resume) = (0, false);
+    loop {
         calls += 1;
+        match retry(|| tdh_phymem_cache_wb(lp, resume))? {
+            Progress::Done(_) => return Ok(calls),
+            Progress::Interrupted(_) if calls < WRITEBACK_TRIES => resume = true,
+            Progress::Interrupted(status) => {
+                return Err(HostError::Refused {
+                    leaf: Leaf::Host(HostLeaf::PHYMEM_CACHE_WB),
+                    status,
+                    rcx: 0,
+                    rdx: 0,
+                });
+            }
+        }
     }
-    Ok(calls)
 }

@@ -1,12 +1,12 @@
 //! A virtual processor: its pages, its register file, and what its last exit left to do.
 
 use coco_regs::{ExitWords, GprFile, XmmFile};
-use tdx_abi::HostLeaf;
-use tdx_call::{HostMemory, LastExit, SeamcallLp, TdvprAndFlags, VpEntry};
+use tdx_call::host::{tdh_vp_addcx, tdh_vp_create, tdh_vp_init, tdh_vp_rd, tdh_vp_wr};
+use tdx_call::{FieldId, HostMemory, LastExit, SeamcallLp, Tdvpr, TdvprAndFlags, VpEntry};
 use x86_arch::Hpa;
 
 use crate::field::vp;
-use crate::seam::call;
+use crate::seam::retry;
 use crate::teardown::flush;
 use crate::{Host, HostError, Lp, Shown, Td};
 
@@ -19,7 +19,7 @@ const DESCRIPTOR_CONTROL: u64 = 32;
 #[derive(Debug)]
 pub struct Vcpu {
     index: u32,
-    tdvpr: Hpa,
+    tdvpr: Tdvpr,
     descriptor: Hpa,
     pub(crate) gprs: GprFile,
     pub(crate) xmms: XmmFile,
@@ -44,11 +44,13 @@ impl Td {
             });
         }
         let lp = &mut lps.get_mut(on).ok_or(HostError::NoProcessors)?.seam;
-        let tdvpr = self.add_control_page(host, lp, HostLeaf::VP_CREATE, self.tdr.raw())?;
+        let tdr = self.tdr;
+        let tdvpr = self.add_control_page(host, |page| tdh_vp_create(lp, Tdvpr(page), tdr))?;
+        let tdvpr = Tdvpr(tdvpr);
         for _ in 1..host.info().tdvps_pages {
-            self.add_control_page(host, lp, HostLeaf::VP_ADDCX, tdvpr.raw())?;
+            self.add_control_page(host, |page| tdh_vp_addcx(lp, page, tdvpr))?;
         }
-        call(lp, HostLeaf::VP_INIT, &[tdvpr.raw(), initial_rcx])?;
+        retry(|| tdh_vp_init(lp, tdvpr, initial_rcx))?;
         let descriptor = host.zeroed_page()?;
         let (index, root) = {
             let mut memory = self.lock();
@@ -79,7 +81,7 @@ impl Vcpu {
     pub fn index(&self) -> u32 {
         self.index
     }
-    pub fn tdvpr(&self) -> Hpa {
+    pub fn tdvpr(&self) -> Tdvpr {
         self.tdvpr
     }
     /// The processor it last ran on, by index into the host's list.
@@ -100,19 +102,13 @@ impl Vcpu {
         on: usize,
         flags: u64,
     ) -> Result<ExitWords, HostError> {
-        let tdvpr = TdvprAndFlags(self.tdvpr.raw() | flags);
+        let tdvpr = TdvprAndFlags::new(self.tdvpr).with(flags);
         self.lp.get_or_insert(on);
         let mut entry = VpEntry::new(tdvpr, &mut self.gprs, Some(&mut self.xmms)).after(self.last);
         let entered = lp.vp_enter(&mut entry);
         self.last = entry.last();
         let words = entry.words();
-        match entered {
-            Ok(_) => Ok(words),
-            Err(cause) => Err(HostError::NoSeam {
-                leaf: HostLeaf::VP_ENTER,
-                cause,
-            }),
-        }
+        entered.map(|_| words).map_err(HostError::NoSeam)
     }
 
     /// TDH.VP.FLUSH on the processor it ran on, so that another one may run it.
@@ -133,7 +129,7 @@ impl Vcpu {
 
     /// TDH.VP.RD of a metadata field.
     pub fn read_field<L: SeamcallLp>(&self, lp: &mut L, id: u64) -> Result<u64, HostError> {
-        Ok(call(lp, HostLeaf::VP_RD, &[self.tdvpr.raw(), id])?.regs.r8)
+        retry(|| tdh_vp_rd(lp, self.tdvpr, FieldId(id)))
     }
 
     /// TDH.VP.WR of a metadata field: the bits of `value` under `mask`. Returned: the value before.
@@ -144,8 +140,7 @@ impl Vcpu {
         value: u64,
         mask: u64,
     ) -> Result<u64, HostError> {
-        let operands = [self.tdvpr.raw(), id, value, mask];
-        Ok(call(lp, HostLeaf::VP_WR, &operands)?.regs.r8)
+        retry(|| tdh_vp_wr(lp, self.tdvpr, FieldId(id), value, mask))
     }
 
     /// Requests an NMI (PEND_NMI); several before it is taken are one.
