@@ -1,0 +1,69 @@
+//! TDH.VP.INIT: a vCPU gets its state and its index (spec: host-td.md 5.3).
+
+use super::Row;
+use crate::call::{Call, LeafResult};
+use crate::cpuid;
+use crate::guest::initial::Initial;
+use crate::machine::Machine;
+use crate::msr::IA32_TSC_ADJUST;
+use crate::pamt::Want;
+use crate::refusal::Refusal;
+use crate::state::{OpStates, VcpuState};
+use core::sync::atomic::Ordering;
+use tdx_abi::{HostLeaf, OperandId, Status};
+use x86_arch::Gpr;
+
+pub const ROW: Row = Row {
+    op_states: OpStates::row([0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+    inputs: &[Gpr::Rcx, Gpr::Rdx],
+    ..Row::new(HostLeaf::VP_INIT)
+};
+
+pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
+    let module = call.module;
+    if call.version() > module.profile.vp_init_version {
+        return Err(Refusal::Invalid(OperandId::RAX).into());
+    }
+    let mut vp = call.tdvpr(Gpr::Rcx, Want::Exclusive)?;
+    let td = call.tdr_of(vp.owner())?;
+    let _op_state = call.td_state(&td, &ROW)?;
+    if vp.pages.len() < td.config.tdvps_pages() {
+        return Err(Status::TDCX_NUM_INCORRECT.into());
+    }
+    if vp.state() != VcpuState::Uninitialized {
+        return Err(Status::VCPU_STATE_INCORRECT.into());
+    }
+    let index = td.num_vcpus.fetch_add(1, Ordering::AcqRel);
+    if index >= td.config.max_vcpus {
+        td.num_vcpus.fetch_sub(1, Ordering::AcqRel);
+        return Err(Status::MAX_VCPUS_EXCEEDED.into());
+    }
+    let sys = module.sys()?;
+    // NUM_VCPUS stays incremented if this refuses.
+    if call.machine().read_msr(call.lp, IA32_TSC_ADJUST) != sys.msrs.get(IA32_TSC_ADJUST) {
+        return Err(Status::INCONSISTENT_MSR.with_details(IA32_TSC_ADJUST).into());
+    }
+
+    let commit = call.commit();
+    let fms_row = cpuid::find(1, 0).unwrap_or(0);
+    let initial = Initial {
+        sys,
+        vmx: &sys.vmx,
+        td: &td,
+        tdvpr: vp.tdvpr,
+        index,
+        argument: call.get(Gpr::Rdx),
+        fms: sys.cpuid.finished()[fms_row][cpuid::EAX],
+        tsc: call.machine().tsc(call.lp),
+    };
+    let x2apic_id = if call.version() > 0 { call.get(Gpr::R8) as u32 } else { index };
+    let data = vp.data_mut();
+    initial.apply(data);
+    data.x2apic_id = x2apic_id;
+    vp.set_state(&commit, VcpuState::Ready);
+    if let Err(_already) = call.take_vcpu(&td, &vp, &commit) {
+        // An uninitialised vCPU is on no processor.
+        debug_assert!(false, "a vCPU was associated before VP.INIT");
+    }
+    Ok(commit.done())
+}
