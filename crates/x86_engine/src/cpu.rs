@@ -96,6 +96,10 @@ pub struct Cpu<'a, P: RamPage> {
     pub platform: &'a mut dyn Platform<Page = P>,
     /// Instructions completed in this run before the current block.
     pub retired: u64,
+    /// Ticks that passed without instructions (PAUSE), on top of `retired`.
+    pub(crate) waited: u64,
+    /// A VM exit that follows the current instruction.
+    pub(crate) pending_trap: Option<x86_arch::VmExit>,
     /// Something that is looked at between instructions changed (events, shadows, traps, modes).
     pub attention: bool,
     /// CR2's value for the #PF being raised.
@@ -132,6 +136,8 @@ impl<'a, P: RamPage + 'static> Cpu<'a, P> {
             vcpu,
             platform,
             retired: 0,
+            waited: 0,
+            pending_trap: None,
             attention: true,
             fault_address: 0,
             delivering: None,
@@ -148,6 +154,14 @@ impl<'a, P: RamPage + 'static> Cpu<'a, P> {
         self.vcpu.regs.gpr.copy_from_slice(&self.gpr[..16]);
         self.vcpu.regs.rflags = self.rflags();
         self.vcpu.regs.rip = self.rip;
+        // The "IA-32e mode guest" entry control follows the guest (SDM 28.3.1).
+        let entry = self.vcpu.controls.entry & !(1 << 9);
+        self.vcpu.controls.entry = entry | u32::from(self.long_mode()) << 9;
+    }
+
+    /// Virtual time of this run: instructions, and ticks spent waiting.
+    pub fn time(&self) -> u64 {
+        self.retired + self.waited
     }
 
     // ---- registers ----

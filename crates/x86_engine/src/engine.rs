@@ -39,6 +39,8 @@ pub struct Ran {
     /// Instructions completed. An instruction that faulted or exited is not; a REP instruction counts once, and
     /// once more for each time it gave way between iterations.
     pub retired: u64,
+    /// Virtual time used, which the budget is about: instructions, and the ticks that PAUSE waits.
+    pub ticks: u64,
     pub stop: Stop,
 }
 
@@ -84,7 +86,7 @@ impl<P: RamPage + 'static> Engine<P> {
         }
     }
 
-    /// VM entry: runs until a VM exit or until `budget` instructions are complete.
+    /// VM entry: runs until a VM exit or until `budget` ticks have passed (an instruction is one tick, PAUSE is more).
     pub fn run(
         &mut self,
         vcpu: &mut Vcpu,
@@ -105,6 +107,7 @@ impl<P: RamPage + 'static> Engine<P> {
         cpu.store();
         Ran {
             retired: cpu.retired,
+            ticks: cpu.time(),
             stop,
         }
     }
@@ -126,14 +129,14 @@ fn run_loop<P: RamPage + 'static>(
     let mut current = NOWHERE;
     let mut slice_end = 0;
     loop {
-        if cpu.retired >= slice_end {
+        if cpu.time() >= slice_end {
             if cpu.host_events().is_err() {
                 return Stop::Exit;
             }
-            if cpu.retired >= budget {
+            if cpu.time() >= budget {
                 return Stop::Budget;
             }
-            slice_end = budget.min(cpu.retired + SLICE);
+            slice_end = budget.min(cpu.time() + SLICE);
         }
         if cpu.attention {
             current = NOWHERE;
@@ -190,7 +193,7 @@ fn run_loop<P: RamPage + 'static>(
             }
             continue;
         };
-        let left = slice_end - cpu.retired;
+        let left = slice_end - cpu.time();
         if run_block(cpu, page, block, left).is_err() {
             return Stop::Exit;
         }
@@ -412,6 +415,9 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
 
     /// VM entry after the state is loaded: checks and the event to inject.
     fn enter(&mut self) -> Result<(), Fault> {
+        if self.secondary(control::VIRTUAL_INTERRUPT) {
+            self.virtualize_ppr();
+        }
         let entry = core::mem::take(&mut self.vcpu.entry_event);
         if entry.info & 1 << 31 == 0 {
             return Ok(());
@@ -462,22 +468,84 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
         Ok(())
     }
 
-    fn posted_interrupts(&mut self) {
-        let descriptor = self.vcpu.controls.posted_descriptor;
-        let _requests = self.platform.take_posted_interrupts(descriptor);
-        self.attention = true;
-    }
-
-    /// Looks at everything that may come between two instructions.
+    /// Looks at everything that may come between two instructions, in the order of the manual's priorities (SDM
+    /// 6.9 and 26.4).
     fn between(&mut self) -> Result<Next, Fault> {
         self.attention = false;
-        let mut step = false;
-        if self.vcpu.regs.interruptibility & (STI_SHADOW | MOV_SS_SHADOW) != 0
-            || self.system_flags & (flags::TF | flags::RF) != 0
-        {
-            step = true;
+        if let Some(exit) = self.pending_trap.take() {
+            return Err(self.exit_with(exit));
         }
-        Ok(if step { Next::Step } else { Next::Run })
+        if core::mem::take(&mut self.bus_lock) {
+            let exit = VmExit::new(ExitReason::BUS_LOCK);
+            return Err(self.exit_with(VmExit {
+                reason: exit.reason | VmExit::BUS_LOCK,
+                ..exit
+            }));
+        }
+        self.check_tpr_threshold()?;
+        let blocking = self.vcpu.regs.interruptibility;
+        let hits = core::mem::take(&mut self.debug_hits);
+        if hits != 0 {
+            self.vcpu.regs.pending_debug |= hits | 1 << 12;
+        }
+        if self.vcpu.regs.pending_debug & 0x600F != 0 && blocking & MOV_SS_SHADOW == 0 {
+            self.raise_debug()?;
+            self.attention = true;
+            return Ok(Next::Run);
+        }
+        let shadow = blocking & (STI_SHADOW | MOV_SS_SHADOW) != 0;
+        if self.primary(control::NMI_WINDOW) && blocking & NMI_BLOCKED == 0 && !shadow {
+            return Err(self.exit_plain(ExitReason::NMI_WINDOW));
+        }
+        if self.interrupts_enabled() && !shadow {
+            if self.primary(control::INTERRUPT_WINDOW) {
+                return Err(self.exit_plain(ExitReason::INTERRUPT_WINDOW));
+            }
+            if self.virtual_interrupt_pending() {
+                self.deliver_virtual_interrupt()?;
+                self.attention = true;
+                return Ok(Next::Run);
+            }
+        }
+        if self.vcpu.regs.activity != 0 {
+            self.attention = true;
+            return Ok(Next::Halted);
+        }
+        let breakpoints = self.vcpu.regs.dr7 & 0xFF != 0;
+        if breakpoints && self.system_flags & flags::RF == 0 {
+            let hits = self.code_breakpoints();
+            if hits != 0 {
+                // A fault: RF in the pushed image lets the instruction run afterwards.
+                self.vcpu.regs.pending_debug |= hits | 1 << 12;
+                self.intercept(&Event::exception(Fault::DB))?;
+                self.system_flags |= flags::RF;
+                self.raise_debug()?;
+                self.attention = true;
+                return Ok(Next::Run);
+            }
+        }
+        let step = shadow
+            || breakpoints
+            || self.system_flags & (flags::TF | flags::RF) != 0
+            || self.primary(control::MONITOR_TRAP_FLAG);
+        if step {
+            self.attention = true;
+            return Ok(Next::Step);
+        }
+        Ok(Next::Run)
+    }
+
+    /// DR6 bits of the enabled code breakpoints at RIP.
+    fn code_breakpoints(&self) -> u64 {
+        let dr7 = self.vcpu.regs.dr7;
+        let linear = self.code_linear();
+        (0..4)
+            .filter(|n| {
+                dr7 >> (n * 2) & 3 != 0
+                    && dr7 >> (16 + n * 4) & 0xF == 0
+                    && self.vcpu.regs.dr[*n] == linear
+            })
+            .fold(0, |hits, n| hits | 1 << n)
     }
 }
 

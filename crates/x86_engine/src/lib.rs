@@ -8,6 +8,8 @@
 //! [`Platform`] did not hand out; it has no unsafe code.
 #![forbid(unsafe_code)]
 
+pub mod alu;
+pub mod apic;
 pub mod code;
 pub mod cpu;
 pub mod engine;

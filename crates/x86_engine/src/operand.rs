@@ -3,7 +3,7 @@
 //! Instructions are decoded with the page offset as their instruction pointer, so RIP-relative displacements and
 //! branch targets are relative to the page: add `gpr[REG_PAGE]`.
 
-use crate::cpu::{Cpu, Mode, REG_PAGE, REG_SEG};
+use crate::cpu::{Cpu, REG_PAGE, REG_SEG};
 use crate::fault::Fault;
 use crate::segment::UNUSABLE;
 use crate::width::Width;
@@ -74,36 +74,34 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
                 sum
             };
         }
-        let base = insn.memory_base();
-        let index = insn.memory_index();
         let mut sum = insn.memory_displacement64();
-        let mut size = match self.mode {
-            Mode::Bits64 => 8,
-            Mode::Bits32 => 4,
-            Mode::Bits16 => 2,
-        };
+        let base = insn.memory_base();
         if base != Register::None {
             sum = sum.wrapping_add(self.register(base));
-            size = base.size();
         }
+        let index = insn.memory_index();
         if index.is_gpr() {
             let scaled = self.register(index) << insn.memory_index_scale().trailing_zeros();
             sum = sum.wrapping_add(scaled);
-            size = index.size();
         }
-        if base == Register::None && index == Register::None {
-            // Absolute: the displacement's own size tells the address size.
-            size = match insn.memory_displ_size() {
-                2 => 2,
-                4 => 4,
-                _ => size.max(4),
-            };
-            if self.is_64() {
-                // A 32-bit absolute address sign-extends unless the address size is 32 bits.
-                return sum;
-            }
+        cut(sum, self.address_size(insn))
+    }
+
+    /// Bytes of the memory operand's address.
+    pub fn address_size(&self, insn: &Instruction) -> usize {
+        let base = insn.memory_base();
+        if base != Register::None {
+            return base.size();
         }
-        cut(sum, size)
+        let index = insn.memory_index();
+        if index.is_gpr() {
+            return index.size();
+        }
+        match insn.memory_displ_size() {
+            size @ (2 | 4 | 8) => size as usize,
+            _ if self.is_64() => 8,
+            _ => 4,
+        }
     }
 
     /// The memory operand's linear address for an access of `bytes`; segment checks included.
