@@ -16,6 +16,7 @@ mod bringup;
 mod build;
 mod config;
 mod convert;
+pub mod debug;
 mod error;
 mod fault;
 mod field;
