@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::{replay, shell};
+use crate::{explain, replay, shell};
 
 const VERSION: &str = concat!(
     env!("CARGO_PKG_VERSION"),
@@ -30,6 +30,8 @@ pub struct Cli {
 enum Command {
     /// Replay recorded calls and compare every answer
     Replay(replay::Args),
+    /// Say what a status, leaf, field id, exit, report or log line means
+    Explain(explain::Args),
     /// Print a completion script for a shell
     Completions(shell::CompletionsArgs),
     /// Write the manual pages
@@ -39,6 +41,7 @@ enum Command {
 fn dispatch(command: Command, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     match command {
         Command::Replay(args) => replay::run(&args, out),
+        Command::Explain(args) => explain::run(&args, out),
         Command::Completions(args) => shell::completions(&args, &mut Cli::command(), out),
         Command::Man(args) => shell::man(&args, Cli::command(), out),
     }

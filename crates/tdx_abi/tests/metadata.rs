@@ -199,3 +199,15 @@ fn the_null_id_is_known_whatever_its_context() {
     }
     assert!(!FieldId::NULL.with_class_code(0).is_null());
 }
+
+#[test]
+fn a_field_reads_with_its_index_and_element() {
+    let read = |context, id: FieldId| metadata::find(context, id).unwrap().to_string();
+    assert_eq!(read(FieldContext::Td, metadata::td::TD_CTLS), "TD_CTLS");
+    assert_eq!(
+        read(FieldContext::Td, metadata::td::RTMR.element(8)),
+        "RTMR[1].2"
+    );
+    let id = metadata::l2_vmcs::GUEST_RIP.with_class_code(44);
+    assert_eq!(read(FieldContext::Vp, id), "L2 VM 2: Guest RIP");
+}

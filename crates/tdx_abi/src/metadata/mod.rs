@@ -142,6 +142,24 @@ pub fn find(context: FieldContext, id: FieldId) -> Option<Found> {
     })
 }
 
+impl core::fmt::Display for Found {
+    /// The field's name with field and element index where there are several: `RTMR[1].2`, `L2 VM 2: Guest RIP`.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        if let Some(vm) = self.l2_vm {
+            write!(f, "L2 VM {vm}: ")?;
+        }
+        f.write_str(self.row.name)?;
+        let elements = u32::from(self.row.num_elements);
+        if self.row.num_fields > 1 {
+            write!(f, "[{}]", self.element / elements)?;
+        }
+        if elements > 1 {
+            write!(f, ".{}", self.element % elements)?;
+        }
+        Ok(())
+    }
+}
+
 /// What a class is called in its context.
 pub const fn class_name(context: FieldContext, class: u8) -> Option<&'static str> {
     Some(match (context, class) {

@@ -1,0 +1,307 @@
+//! Kernel logs pasted whole: the lines that speak of TDX, with what is in them explained.
+
+use std::collections::HashSet;
+
+use tdx_abi::Status;
+
+use super::reading::{Explanation, Reading};
+use super::{exits, leaves, status, value, words};
+
+/// Explains every line in which something is known. What was explained before is only named.
+pub fn explain(log: &str) -> Vec<Explanation> {
+    let mut seen = HashSet::new();
+    let mut explanations = Vec::new();
+    for line in log.lines() {
+        let mut readings = read_line(line);
+        for reading in &mut readings {
+            if !seen.insert((reading.kind, reading.title.clone())) {
+                reading.facts.clear();
+            }
+        }
+        if !readings.is_empty() {
+            explanations.push(Explanation::new(line.trim_end(), readings));
+        }
+    }
+    explanations
+}
+
+fn read_line(line: &str) -> Vec<Reading> {
+    let lower = line.to_ascii_lowercase();
+    let tdx = [
+        "tdx", "seamcall", "tdcall", "tdvmcall", "tdh_", "tdh.", "tdg.", "#ve", "sept", "cmr",
+        "pamt", "tdmr",
+    ];
+    if !tdx.iter().any(|word| lower.contains(word)) {
+        return Vec::new();
+    }
+    let mut readings: Vec<Reading> = PHRASES
+        .iter()
+        .filter(|(phrase, _)| lower.contains(phrase))
+        .map(|(phrase, meaning)| Reading::new("message", *phrase).with("meaning", *meaning))
+        .collect();
+    readings.extend(ranges(&lower));
+    readings.extend(calls(&lower));
+    readings.extend(numbers(&lower));
+    readings.extend(named_values(&lower));
+    readings
+}
+
+/// What kernels say about TDX, in lower case, and what it means.
+const PHRASES: &[(&str, &str)] = &[
+    (
+        "guest detected",
+        "The kernel runs in a TD: CPUID leaf 0x21 says IntelTDX.",
+    ),
+    (
+        "module initialized",
+        "The TDX module is ready: TDs can be built.",
+    ),
+    (
+        "module initialization failed",
+        "Bring-up of the TDX module stopped; the SEAMCALL that failed is in a line before.",
+    ),
+    (
+        "not enabled by bios",
+        "The firmware has not set up TDX: TME-MT, private key IDs or the module are missing.",
+    ),
+    (
+        "module is not loaded",
+        "SEAMCALL found no TDX module (VMfailInvalid): the firmware did not load one.",
+    ),
+    (
+        "sept_ve_disable attribute must be set",
+        "The TD was built without ATTRIBUTES.SEPT_VE_DISABLE: its VMM could inject #VE on private memory, so the kernel stops.",
+    ),
+    (
+        "td misconfiguration",
+        "The TD's attributes are not what this kernel insists on.",
+    ),
+    (
+        "guest access before accepting",
+        "The guest touched private memory before TDG.MEM.PAGE.ACCEPT; the VMM ends the TD.",
+    ),
+    (
+        "unexpected #ve",
+        "A #VE for which the guest has no handler; the number is the exit reason.",
+    ),
+    (
+        "tdvmcall failed",
+        "TDG.VP.VMCALL itself was refused: the register mask in RCX is wrong, or the module is.",
+    ),
+    ("buggy tdx module", "A TDCALL that cannot fail has failed."),
+    (
+        "unsupported #ve",
+        "A #VE for which the guest has no handler.",
+    ),
+];
+
+/// Ranges of memory and key IDs: `CMR: [0x100000, 0x77800000)`.
+fn ranges(lower: &str) -> Option<Reading> {
+    let (before, rest) = lower
+        .split_once('[')
+        .map(|(b, r)| match b.trim_start().is_empty() {
+            // The time stamp of a kernel log has brackets too.
+            true => r
+                .split_once(']')
+                .and_then(|(_, r)| r.split_once('['))
+                .unwrap_or(("", "")),
+            false => (b, r),
+        })?;
+    let (range, _) = rest.split_once([')', ']'])?;
+    let (first, last) = range.split_once(',').or_else(|| range.split_once('-'))?;
+    let (first, last) = (value::number(first)?, value::number(last)?);
+    let count = last.checked_sub(first)?;
+    if before.contains("cmr") {
+        let title = format!("[{first:#x}, {last:#x}), {}", size(count));
+        Some(Reading::new("CMR", title).with(
+            "meaning",
+            "Convertible memory: the firmware lets TDX use it.",
+        ))
+    } else if before.contains("keyid") {
+        let text = format!(
+            "{count} HKIDs: one for the module, so at most {} TDs at a time.",
+            count.saturating_sub(1)
+        );
+        Some(Reading::new("private key IDs", format!("[{first}, {last})")).with("meaning", text))
+    } else {
+        None
+    }
+}
+
+/// Leaves: `SEAMCALL (0x24)`, `TDCALL[4]`, `TDH_MEM_PAGE_ADD`, `TDH.MEM.TRACK`.
+fn calls(lower: &str) -> Vec<Reading> {
+    let mut readings = Vec::new();
+    let brief = |mut reading: Reading| {
+        reading
+            .facts
+            .retain(|fact| matches!(fact.name, "number" | "does"));
+        reading
+    };
+    for (word, read) in [
+        ("seamcall", leaves::read_host as fn(u64) -> Option<Reading>),
+        ("tdcall", leaves::read_guest),
+    ] {
+        let after = lower
+            .split(word)
+            .nth(1)
+            .unwrap_or("")
+            .trim_start_matches([' ', '(', '[', ':']);
+        let end = after
+            .find(|c: char| !c.is_ascii_hexdigit() && c != 'x')
+            .unwrap_or(after.len());
+        let number = value::number(&after[..end]).filter(|number| *number <= 0xFF_FFFF);
+        readings.extend(number.and_then(read).map(brief));
+    }
+    let words = lower.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '.');
+    let names = words.filter(|word| word.starts_with("tdh") || word.starts_with("tdg"));
+    readings.extend(
+        names
+            .filter_map(|name| leaves::named(&name.replace('_', ".").to_ascii_uppercase()))
+            .map(brief),
+    );
+    readings
+}
+
+/// Numbers wide enough that a completion status is the only thing they can be.
+fn numbers(lower: &str) -> Vec<Reading> {
+    let words = lower.split(|c: char| !c.is_ascii_alphanumeric());
+    words
+        .filter(|word| word.len() >= 16)
+        .filter_map(|word| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok())
+        .map(Status)
+        .filter(|status| status.code().0 != 0 && status.row().is_some())
+        .map(status::read)
+        .collect()
+}
+
+/// Values that their name says what they are: `exit reason 48`, `xfam 0x2e7`, `1050644 kb allocated for pamt`.
+fn named_values(lower: &str) -> Vec<Reading> {
+    let after = |names: &[&str]| {
+        names.iter().find_map(|name| {
+            let (_, rest) = lower.split_once(name)?;
+            let rest = rest.trim_start_matches([' ', ':', '=']);
+            let end = rest
+                .find(|c: char| !c.is_ascii_alphanumeric())
+                .unwrap_or(rest.len());
+            value::number(&rest[..end])
+        })
+    };
+    let mut readings = Vec::new();
+    if let Some(reason) = after(&["exit reason", "exit_reason", "#ve"])
+        .filter(|reason| *reason <= u64::from(u32::MAX))
+    {
+        readings.extend(exits::read(
+            reason,
+            after(&["qualification", "exit_qual"]),
+            None,
+        ));
+    }
+    readings.extend(after(&["xfam"]).map(words::read_xfam));
+    if lower.contains("td ") || lower.contains("td_") || lower.contains("guest") {
+        readings.extend(after(&["attributes"]).map(words::read_attributes));
+    }
+    let version = (after(&["major_version"]), after(&["minor_version"]));
+    if let (Some(major), Some(minor)) = version {
+        let date = after(&["build_date"]).map_or(String::new(), |date| format!(", built {date}"));
+        let same = if (major, minor) == (1, 5) {
+            "the series this tool knows"
+        } else {
+            "another series than 1.5: names may differ"
+        };
+        readings.push(
+            Reading::new("TDX module", format!("version {major}.{minor}{date}"))
+                .with("meaning", same),
+        );
+    }
+    if let Some((before, _)) = lower.split_once("kb allocated for pamt") {
+        if let Some(kb) = before
+            .split_whitespace()
+            .next_back()
+            .and_then(|word| word.parse::<u64>().ok())
+        {
+            let memory = size(kb.saturating_mul(1024).saturating_mul(256));
+            readings.push(Reading::new("PAMT", format!("{kb} KB")).with(
+                "meaning",
+                format!(
+                    "The module's page records, 1/256 of the TDMRs: they cover about {memory}."
+                ),
+            ));
+        }
+    }
+    readings
+}
+
+/// A size in the largest unit that keeps three digits.
+fn size(bytes: u64) -> String {
+    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    match units.iter().find(|(_, shift)| bytes >> shift >= 1) {
+        Some((unit, shift)) => format!("{:.1} {unit}", bytes as f64 / (1_u64 << shift) as f64),
+        None => format!("{bytes} bytes"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn titles(log: &str) -> Vec<String> {
+        explain(log)
+            .into_iter()
+            .flat_map(|e| e.readings)
+            .map(|r| format!("{}: {}", r.kind, r.title))
+            .collect()
+    }
+
+    #[test]
+    fn lines_of_other_things_are_passed_over() {
+        assert!(
+            explain("usb 1-1: new device 0xc000010000000000\n[    1.0] e1000: reset\n\n")
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn a_failed_seamcall_is_read_as_leaf_and_status() {
+        assert_eq!(
+            titles("[   12.3] virt/tdx: SEAMCALL (0x0000000000000007) failed: 0x8000020000000092"),
+            [
+                "SEAMCALL leaf: TDH.MEM.RANGE.BLOCK",
+                "completion status: TDX_OPERAND_BUSY(SEPT_TREE)"
+            ]
+        );
+        assert_eq!(
+            titles("kvm_intel: SEAMCALL TDH_MEM_TRACK failed: 0xc000060800000000")[0],
+            "SEAMCALL leaf: TDH.MEM.TRACK"
+        );
+    }
+
+    #[test]
+    fn what_was_explained_before_is_only_named() {
+        let log = "tdx: 0xc000060800000000\ntdx: 0xc000060800000000";
+        let facts: Vec<usize> = explain(log)
+            .iter()
+            .map(|e| e.readings[0].facts.len())
+            .collect();
+        assert!(facts[0] > 3 && facts[1] == 0, "{facts:?}");
+    }
+
+    #[test]
+    fn bring_up_lines_are_known() {
+        let log = "[    0.0] virt/tdx: BIOS enabled: private KeyID range [64, 128)\n\
+                   [    5.1] virt/tdx: CMR: [0x100000, 0x77800000)\n\
+                   [    5.2] virt/tdx: 1050644 KB allocated for PAMT\n\
+                   [    5.3] virt/tdx: module initialized\n\
+                   [    9.9] tdx: Unexpected #VE: 30";
+        assert_eq!(
+            titles(log),
+            [
+                "private key IDs: [64, 128)",
+                "CMR: [0x100000, 0x77800000), 1.9 GiB",
+                "PAMT: 1050644 KB",
+                "message: module initialized",
+                "message: unexpected #ve",
+                "TD exit: IO_INSTRUCTION",
+            ]
+        );
+    }
+}
