@@ -35,6 +35,7 @@ pub mod servtd;
 pub mod state;
 pub mod sys;
 pub mod td;
+pub mod td_info;
 pub mod td_params;
 pub mod tdmr;
 pub mod vp;

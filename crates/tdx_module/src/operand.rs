@@ -192,7 +192,11 @@ impl<'m, M: Machine> Call<'m, M> {
     }
     /// A TDVPR operand.
     pub fn tdvpr(&self, reg: Gpr, want: Want) -> Result<TdvprHold<'m>, Stop> {
-        Ok(TdvprHold(self.page(reg, want, PageType::Tdvpr)?))
+        self.tdvpr_at(self.get(reg), operand_of(reg), want)
+    }
+    /// The same for a value that carries flags, or for a register that was overwritten by its default.
+    pub fn tdvpr_at(&self, raw: u64, op: OperandId, want: Want) -> Result<TdvprHold<'m>, Stop> {
+        Ok(TdvprHold(self.page_at(raw, op, want, PageType::Tdvpr)?))
     }
 
     // --- B4: the TD's state ---

@@ -52,6 +52,8 @@ impl Row {
     }
 }
 
+mod migration;
+
 macro_rules! leaves {
     ($($module:ident,)*) => {
         $(mod $module;)*
@@ -70,6 +72,24 @@ macro_rules! leaves {
 }
 
 leaves! {
+    tdh_export_abort,
+    tdh_export_blockw,
+    tdh_export_mem,
+    tdh_export_pause,
+    tdh_export_restore,
+    tdh_export_state_immutable,
+    tdh_export_state_td,
+    tdh_export_state_vp,
+    tdh_export_track,
+    tdh_export_unblockw,
+    tdh_import_abort,
+    tdh_import_commit,
+    tdh_import_end,
+    tdh_import_mem,
+    tdh_import_state_immutable,
+    tdh_import_state_td,
+    tdh_import_state_vp,
+    tdh_import_track,
     tdh_mem_page_add,
     tdh_mem_page_aug,
     tdh_mem_page_demote,
@@ -84,6 +104,7 @@ leaves! {
     tdh_mem_sept_remove,
     tdh_mem_track,
     tdh_mem_wr,
+    tdh_mig_stream_create,
     tdh_mng_addcx,
     tdh_mng_create,
     tdh_mng_init,
@@ -99,6 +120,8 @@ leaves! {
     tdh_phymem_page_rdmd,
     tdh_phymem_page_reclaim,
     tdh_phymem_page_wbinvd,
+    tdh_servtd_bind,
+    tdh_servtd_prebind,
     tdh_sys_config,
     tdh_sys_info,
     tdh_sys_init,

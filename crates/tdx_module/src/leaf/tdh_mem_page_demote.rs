@@ -51,9 +51,9 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     let pamt = call.module.pamt()?;
     let bepoch = pamt.entry_of_size(large, size).ok_or(missing)?.bepoch();
     call.blocked_and_tracked(&td, &entry, bepoch)?;
-    let mut pages = Pages(PAGES.map(|reg| call.get(reg)));
+    let mut pages = Pages::read(call);
     let mut table_page =
-        call.page_at(pages.raw(0), OperandId::R8, Want::Exclusive, PageType::Free)?;
+        call.page_at(pages.0[0], OperandId::R8, Want::Exclusive, PageType::Free)?;
     let table = pages.address(0);
     let mut l2 = Vec::new();
     for vm in 1..=td.config.num_l2_vms as usize {
@@ -64,7 +64,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
                 return Err(Status::L2_SEPT_PAGE_NOT_PROVIDED.with_operand(op).into());
             }
         } else if aliased || tdr & ONLY_ALIASED == 0 {
-            let page = call.page_at(pages.raw(vm), op, Want::Exclusive, PageType::Free)?;
+            let page = call.page_at(pages.0[vm], op, Want::Exclusive, PageType::Free)?;
             l2.push((vm, page));
         } else {
             pages.mark_unused(vm);
@@ -75,7 +75,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
         if call.interrupted() {
             return restart(call, mapping, tdr);
         }
-        let parent = call.l2_walk(&td, vm, at.gpa, at.level)?;
+        let parent = call.l2_walk(&td, vm, at)?;
         walked.push((vm, page, parent));
     }
     if call.interrupted() {

@@ -3,14 +3,14 @@
 use super::Row;
 use crate::call::{Call, LeafResult};
 use crate::machine::Machine;
-use crate::operand::operand_of;
+use crate::operand::{Mapping, operand_of};
 use crate::pamt::{PageType, PageUse, Walk, Want};
 use crate::refusal::{Broken, BusyOn, Refusal, Stop};
-use crate::sept::{L1, L2Entry, SeptEntry, SeptPage, SeptState, SeptStates, Slot, WalkEnd};
+use crate::sept::{EntryGuard, L1, L2Entry, SeptEntry, SeptPage, SeptState, SeptStates, Slot, WalkEnd};
 use crate::state::OpStates;
 use crate::td::Td;
 use tdx_abi::{HostLeaf, OperandId, Status};
-use x86_arch::{Gpa, Gpr, Hpa};
+use x86_arch::{Gpr, Hpa};
 
 pub const ROW: Row = Row {
     max_version: 1,
@@ -36,6 +36,23 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     if call.version() > ROW.max_version {
         return Err(Refusal::Invalid(OperandId::RAX).into());
     }
+    let mut pages = Pages::read(call);
+    let result = add(call, mapping, tdr, &mut pages);
+    // Whatever the result: the operands as they were understood.
+    if call.version() > 0 {
+        for (reg, value) in PAGES.into_iter().zip(pages.0) {
+            call.set(reg, value);
+        }
+    }
+    result
+}
+
+fn add<M: Machine>(
+    call: &mut Call<'_, M>,
+    mapping: u64,
+    tdr: u64,
+    pages: &mut Pages,
+) -> LeafResult {
     if tdr & 0xFFF0_0000_0000_0FFE != 0 {
         return Err(Refusal::Invalid(OperandId::RDX).into());
     }
@@ -46,29 +63,12 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     let _tree = td.sept.lock.shared().busy(OperandId::SEPT_TREE)?;
     let slot = call.sept_walk(&td, at)?;
     let entry = call.lock_entry(&slot)?;
-    let has_l2 = call.version() > 0;
-    let mut pages = Pages::read(call, has_l2);
-    let state = match call.entry_state(&entry, STATES) {
-        Ok(state) => state,
-        Err(stop) => return pages.refuse(call, has_l2, stop),
-    };
+    let state = call.entry_state(&entry, STATES)?;
     let allow_existing = tdr & ALLOW_EXISTING != 0;
-    let l1 = match lock_l1(call, &mut pages, state, allow_existing) {
-        Ok(page) => page,
-        Err(stop) => {
-            if let Stop::Refused(Refusal::Status(_)) = stop {
-                call.wrong_state(&entry);
-            }
-            return pages.refuse(call, has_l2, stop);
-        }
-    };
+    let l1 = lock_l1(call, pages, &entry, state, allow_existing)?;
     let mut l2 = [const { None }; 3];
     for vm in 1..4 {
-        let locked = lock_l2(call, &td, &mut pages, vm, at.gpa, at.level, allow_existing);
-        match locked {
-            Ok(found) => l2[vm - 1] = found,
-            Err(stop) => return pages.refuse(call, has_l2, stop),
-        }
+        l2[vm - 1] = lock_l2(call, &td, pages, vm, at, allow_existing)?;
     }
 
     let commit = call.commit();
@@ -88,7 +88,6 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
         if added && call.interrupted() {
             call.set(Gpr::Rcx, mapping);
             call.set(Gpr::Rdx, tdr);
-            pages.write(call, has_l2);
             return Ok(commit.done_with(Status::INTERRUPTED_RESUMABLE));
         }
         let hpa = pages.address(vm);
@@ -101,7 +100,6 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
         pages.0[vm] = NONE;
         added = true;
     }
-    pages.write(call, has_l2);
     Ok(commit.done())
 }
 
@@ -109,58 +107,31 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
 pub struct Pages(pub [u64; 4]);
 
 impl Pages {
-    pub fn read<M: Machine>(call: &Call<'_, M>, has_l2: bool) -> Pages {
+    /// Version 0 has L1's page only. Bit 63 does not count, unless the page is not given.
+    pub fn read<M: Machine>(call: &Call<'_, M>) -> Pages {
         Pages(core::array::from_fn(|i| {
             let raw = call.get(PAGES[i]);
-            match (i, has_l2) {
-                (0, false) => raw,
-                (_, false) => NONE,
-                _ => raw,
+            match raw == NONE || i > 0 && call.version() == 0 && call.leaf.number() == ROW.leaf.0 {
+                true => NONE,
+                false => raw & !UNUSED,
             }
         }))
     }
     pub fn is_given(&self, i: usize) -> bool {
         self.0[i] != NONE
     }
-    /// Bit 63 does not count.
-    pub fn raw(&self, i: usize) -> u64 {
-        self.0[i] & !UNUSED
-    }
     pub fn address(&self, i: usize) -> Hpa {
-        Hpa::new(self.raw(i))
+        Hpa::new(self.0[i])
     }
     pub fn mark_unused(&mut self, i: usize) {
         self.0[i] |= UNUSED;
     }
-    pub fn write<M: Machine>(&self, call: &mut Call<'_, M>, has_l2: bool) {
-        if has_l2 {
-            for (reg, value) in PAGES.into_iter().zip(self.0) {
-                call.set(reg, value);
-            }
-        }
-    }
-    /// A refusal after the entry was locked shows the operands as they were understood.
-    fn refuse<M: Machine>(&self, call: &mut Call<'_, M>, has_l2: bool, stop: Stop) -> LeafResult {
-        if has_l2 {
-            for (i, reg) in PAGES.into_iter().enumerate() {
-                let value = match self.is_given(i) {
-                    true => self.0[i],
-                    false => NONE,
-                };
-                call.set(reg, value);
-            }
-        }
-        Err(stop)
-    }
-}
-
-fn wrong_state() -> Stop {
-    Status::EPT_ENTRY_STATE_INCORRECT.with_operand(OperandId::RCX).into()
 }
 
 fn lock_l1<'m, M: Machine>(
-    call: &Call<'m, M>,
+    call: &mut Call<'m, M>,
     pages: &mut Pages,
+    entry: &EntryGuard,
     state: SeptState,
     allow_existing: bool,
 ) -> Result<Option<Walk<'m>>, Stop> {
@@ -169,14 +140,17 @@ fn lock_l1<'m, M: Machine>(
         if call.version() == 0 {
             return Err(Refusal::Invalid(OperandId::R8).into());
         }
-        return if free { Err(wrong_state()) } else { Ok(None) };
+        return match free {
+            true => Err(call.wrong_state(entry).into()),
+            false => Ok(None),
+        };
     }
     if free {
-        let page = call.page_at(pages.raw(0), OperandId::R8, Want::Exclusive, PageType::Free)?;
+        let page = call.page_at(pages.0[0], OperandId::R8, Want::Exclusive, PageType::Free)?;
         return Ok(Some(page));
     }
     if !allow_existing {
-        return Err(wrong_state());
+        return Err(call.wrong_state(entry).into());
     }
     pages.mark_unused(0);
     Ok(None)
@@ -190,8 +164,7 @@ fn lock_l2<'m, M: Machine>(
     td: &Td,
     pages: &mut Pages,
     vm: usize,
-    gpa: Gpa,
-    level: u8,
+    at: Mapping,
     allow_existing: bool,
 ) -> Result<L2Page<'m>, Stop> {
     if !pages.is_given(vm) {
@@ -201,16 +174,16 @@ fn lock_l2<'m, M: Machine>(
     if vm > td.config.num_l2_vms as usize {
         return Err(Refusal::Invalid(op).into());
     }
-    let parent = call.l2_walk(td, vm, gpa, level)?;
+    let parent = call.l2_walk(td, vm, at)?;
     if parent.l2_entry().is_free() {
-        let page = call.page_at(pages.raw(vm), op, Want::Exclusive, PageType::Free)?;
+        let page = call.page_at(pages.0[vm], op, Want::Exclusive, PageType::Free)?;
         return Ok(Some((page, parent)));
     }
     if !allow_existing {
-        let details = parent.l2_entry().details(level, vm as u8, td.config.is_debug());
+        let details = parent.l2_entry().details(at.level, vm as u8, td.config.is_debug());
         call.show(details);
         let status = Status::L2_SEPT_ENTRY_NOT_FREE;
-        return Err(status.with_details((vm as u32) << 16 | level as u32).into());
+        return Err(status.with_details((vm as u32) << 16 | at.level as u32).into());
     }
     pages.mark_unused(vm);
     Ok(None)
@@ -218,8 +191,8 @@ fn lock_l2<'m, M: Machine>(
 
 impl<M: Machine> Call<'_, M> {
     /// Walks an L2 VM's tree to `level`; a walk that stops early shows where.
-    pub fn l2_walk(&mut self, td: &Td, vm: usize, gpa: Gpa, level: u8) -> Result<Slot, Stop> {
-        match td.sept.walk_in(vm, gpa, level) {
+    pub fn l2_walk(&mut self, td: &Td, vm: usize, at: Mapping) -> Result<Slot, Stop> {
+        match td.sept.walk_in(vm, at.gpa, at.level) {
             Some(WalkEnd::Reached(slot)) => Ok(slot),
             Some(WalkEnd::Stopped(slot)) => {
                 let debug = td.config.is_debug();

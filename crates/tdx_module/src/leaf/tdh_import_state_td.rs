@@ -1,0 +1,23 @@
+//! TDH.IMPORT.STATE.TD: imports the TD's mutable state (spec: host-migration.md). Stops at its op-state, see [`super::migration`].
+
+use super::Row;
+use super::migration::{Locks, session};
+use crate::call::{Call, LeafResult};
+use crate::machine::Machine;
+use crate::state::OpStates;
+use tdx_abi::{HostLeaf, OperandId};
+use x86_arch::Gpr;
+
+pub const ROW: Row = Row {
+    op_states: OpStates::row([0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0]),
+    inputs: &[Gpr::Rcx, Gpr::R8, Gpr::R9, Gpr::R10],
+    outputs: &[Gpr::Rcx, Gpr::Rdx],
+    ..Row::new(HostLeaf::IMPORT_STATE_TD)
+};
+
+pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
+    let control = call.get(Gpr::Rcx);
+    call.defaults([Gpr::Rcx, Gpr::Rdx], 0);
+    let tdr = (control, OperandId::RCX);
+    session(call, tdr, Locks::TdrExclusive, &ROW)
+}
