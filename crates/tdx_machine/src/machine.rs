@@ -77,6 +77,8 @@ struct Lp {
     pending: AtomicU8,
     /// External-interrupt vectors that wait, one bit each.
     vectors: [AtomicU64; 4],
+    /// When the processor's own timer fires; all ones: never.
+    timer: AtomicU64,
     random: AtomicU64,
 }
 
@@ -93,6 +95,8 @@ pub struct Machine {
 const NMI: u8 = 1;
 const SMI: u8 = 2;
 const INIT: u8 = 4;
+/// The vector of a processor's own timer, which the host programmed (Linux's choice).
+pub const TIMER_VECTOR: u8 = 0xEC;
 /// The TSC as an MSR.
 const IA32_TSC: u32 = 0x10;
 
@@ -131,6 +135,7 @@ impl Machine {
             msrs: Mutex::default(),
             pending: AtomicU8::new(0),
             vectors: [const { AtomicU64::new(0) }; 4],
+            timer: AtomicU64::new(u64::MAX),
             random: AtomicU64::new(mix(config.seed ^ (i as u64).wrapping_mul(GOLDEN))),
         });
         Machine {
@@ -182,12 +187,23 @@ impl Machine {
     pub fn tsc(&self) -> u64 {
         match self.config.clock {
             Clock::Virtual => self.ticks.fetch_add(1, SeqCst),
+            Clock::Host => self.time(),
+        }
+    }
+    /// The time, without the tick that a look at the TSC costs.
+    pub fn time(&self) -> u64 {
+        match self.config.clock {
+            Clock::Virtual => self.ticks.load(SeqCst),
             Clock::Host => {
                 let ticks = self.started.elapsed().as_nanos() * u128::from(self.config.tsc_hz)
                     / 1_000_000_000;
                 (ticks as u64).wrapping_add(self.ticks.load(SeqCst))
             }
         }
+    }
+    /// Whether time passes by work done alone.
+    pub fn is_virtual_time(&self) -> bool {
+        matches!(self.config.clock, Clock::Virtual)
     }
     /// Moves the TSC by work done, or by a wait that is skipped.
     pub fn advance(&self, ticks: u64) {
@@ -228,7 +244,8 @@ impl Machine {
         let lp = self.lp(lp);
         let bits = lp.pending.load(SeqCst);
         Pending {
-            interrupt: lp.vectors.iter().any(|word| word.load(SeqCst) != 0),
+            interrupt: lp.vectors.iter().any(|word| word.load(SeqCst) != 0)
+                || self.timer_is_due(lp),
             nmi: bits & NMI != 0,
             smi: bits & SMI != 0,
             init: bits & INIT != 0,
@@ -238,8 +255,25 @@ impl Machine {
     pub fn interrupt(&self, lp: u32, vector: u8) {
         self.lp(lp).vectors[vector as usize / 64].fetch_or(1 << (vector % 64), SeqCst);
     }
+    /// Programs the processor's timer: from this TSC value on, [`TIMER_VECTOR`] waits for it, once.
+    pub fn arm_timer(&self, lp: u32, tsc: u64) {
+        self.lp(lp).timer.store(tsc, SeqCst);
+    }
+    /// TSC ticks until the processor's timer fires, for who lets it work that long; `None` when it is not armed.
+    pub fn ticks_to_timer(&self, lp: u32) -> Option<u64> {
+        let at = self.lp(lp).timer.load(SeqCst);
+        (at != u64::MAX).then(|| at.saturating_sub(self.time()))
+    }
+    fn timer_is_due(&self, lp: &Lp) -> bool {
+        let at = lp.timer.load(SeqCst);
+        at != u64::MAX && at <= self.time()
+    }
     /// Takes the highest external-interrupt vector that waits.
     pub fn acknowledge_interrupt(&self, lp: u32) -> Option<u8> {
+        if self.timer_is_due(self.lp(lp)) {
+            self.lp(lp).timer.store(u64::MAX, SeqCst);
+            return Some(TIMER_VECTOR);
+        }
         for (i, word) in self.lp(lp).vectors.iter().enumerate().rev() {
             let bits = word.load(SeqCst);
             if bits != 0 {
@@ -270,5 +304,44 @@ impl Machine {
 
     fn lp(&self, lp: u32) -> &Lp {
         &self.lps[lp as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timer_interrupts_its_processor_once_when_its_time_has_come() {
+        let machine = Machine::new(Config {
+            lps: vec![
+                LpConfig {
+                    package: 0,
+                    x2apic_id: 0
+                };
+                2
+            ],
+            ram: vec![0x20_0000],
+            cmrs: Vec::new(),
+            seamrr: 0..0,
+            key_ids: 2,
+            private_key_ids: (1, 1),
+            cache_wb_sub_blocks: 1,
+            cpuid: BTreeMap::new(),
+            msrs: BTreeMap::new(),
+            tsc_hz: 1,
+            seed: 0,
+            clock: Clock::Virtual,
+        });
+        assert_eq!(machine.ticks_to_timer(1), None);
+        machine.arm_timer(1, 100);
+        machine.advance(99);
+        assert_eq!(machine.ticks_to_timer(1), Some(1));
+        assert!(!machine.pending(1).interrupt);
+        machine.advance(1);
+        assert!(machine.pending(1).interrupt && !machine.pending(0).interrupt);
+        assert_eq!(machine.acknowledge_interrupt(0), None);
+        assert_eq!(machine.acknowledge_interrupt(1), Some(TIMER_VECTOR));
+        assert_eq!(machine.acknowledge_interrupt(1), None);
     }
 }

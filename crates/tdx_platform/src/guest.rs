@@ -6,6 +6,7 @@ use tdx_module::LpId;
 use x86_arch::SecondLevel;
 use x86_arch::vmx::Vcpu;
 
+use crate::engine::Engines;
 use crate::machine::PlatformMachine;
 use crate::script::{ScriptCpu, Scripts};
 
@@ -13,9 +14,24 @@ use crate::script::{ScriptCpu, Scripts};
 pub enum Guests {
     /// Every vCPU plays a script.
     Scripted(Scripts),
+    /// Every vCPU runs its own code on the CPU engine.
+    Engine(Engines),
 }
 
 impl Guests {
+    /// Every vCPU runs the code in its memory, on a platform of `lps` processors.
+    pub fn engine(lps: usize) -> Guests {
+        Guests::Engine(Engines::new(lps))
+    }
+
+    /// Instructions that guests completed; none are counted for scripts.
+    pub fn retired(&self) -> u64 {
+        match self {
+            Guests::Scripted(_) => 0,
+            Guests::Engine(engines) => engines.retired(),
+        }
+    }
+
     /// Every vCPU runs `script`, which finds its index in RSI when it starts.
     ///
     /// The script is ordinary straight-line Rust: it makes TDCALLs and exits through [`ScriptCpu`], and goes on
@@ -24,9 +40,10 @@ impl Guests {
         Guests::Scripted(Scripts::new(Arc::new(script)))
     }
 
-    pub(crate) fn invalidate(&self, _lp: LpId, _vpids: &[u16]) {
+    pub(crate) fn invalidate(&self, lp: LpId, vpids: &[u16]) {
         match self {
             Guests::Scripted(_) => {} // the platform's own TLB
+            Guests::Engine(engines) => engines.invalidate(lp, vpids),
         }
     }
 
@@ -39,6 +56,7 @@ impl Guests {
     ) {
         match self {
             Guests::Scripted(scripts) => scripts.run(machine, lp, vcpu, second_level),
+            Guests::Engine(engines) => engines.run(machine, lp, vcpu, second_level),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! are [`PlatformLp`]s, which execute SEAMCALL, and its memory is a [`PlatformMemory`]. Host software needs no more.
 #![forbid(unsafe_code)]
 
+mod engine;
 mod guest;
 mod lp;
 mod machine;
@@ -14,6 +15,7 @@ mod tlb;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
+pub use engine::Engines;
 pub use guest::Guests;
 pub use lp::{PlatformLp, PlatformMemory};
 pub use machine::PlatformMachine;
@@ -111,6 +113,10 @@ impl Platform {
     /// The machine itself: interrupts, time, memory under any key.
     pub fn hardware(&self) -> &Arc<tdx_machine::Machine> {
         &self.module.machine().hardware
+    }
+    /// Instructions that guests completed on the CPU engine so far.
+    pub fn retired(&self) -> u64 {
+        self.module.machine().guests.retired()
     }
     pub fn module(&self) -> &Module<PlatformMachine> {
         &self.module

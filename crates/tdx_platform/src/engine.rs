@@ -1,0 +1,218 @@
+//! Guests that the CPU engine runs: one engine for each processor, on the machine's memory and clock.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tdx_machine::{Machine, Page};
+use tdx_module::LpId;
+use x86_arch::vmx::Vcpu;
+use x86_arch::{
+    Access, EptFault, ExitReason, Gpa, Hkid, Hpa, KeyedHpa, RamPage, SecondLevel,
+    SecondLevelMapping,
+};
+use x86_engine::{Engine, MachineCheck, PendingEvents, Platform, Stop};
+
+use crate::machine::PlatformMachine;
+
+/// The longest stay in a guest, in ticks, when no timer is armed; the engine goes on right after it.
+const LONGEST: u64 = 1 << 24;
+
+/// One processor's engine, and the state of memory that its cached pages belong to.
+#[derive(Default)]
+struct Processor {
+    engine: Engine<Page>,
+    revoked: u64,
+    /// Instructions completed on this processor.
+    retired: u64,
+}
+
+/// The engines of a platform, by processor.
+pub struct Engines {
+    processors: Vec<Mutex<Processor>>,
+}
+
+impl Engines {
+    pub(crate) fn new(lps: usize) -> Engines {
+        Engines {
+            processors: (0..lps).map(|_| Mutex::default()).collect(),
+        }
+    }
+
+    fn processor(&self, lp: LpId) -> MutexGuard<'_, Processor> {
+        self.processors[lp.0 as usize]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn invalidate(&self, lp: LpId, vpids: &[u16]) {
+        self.processor(lp).engine.invalidate(vpids);
+    }
+
+    /// Instructions that guests completed on all processors.
+    pub fn retired(&self) -> u64 {
+        (0..self.processors.len() as u32)
+            .map(|lp| self.processor(LpId(lp)).retired)
+            .sum()
+    }
+
+    /// Runs the vCPU until a VM exit.
+    pub(crate) fn run(
+        &self,
+        machine: &PlatformMachine,
+        lp: LpId,
+        vcpu: &mut Vcpu,
+        second_level: &dyn SecondLevel,
+    ) {
+        let mut processor = self.processor(lp);
+        let processor = &mut *processor;
+        let hardware = &*machine.hardware;
+        loop {
+            let revoked = hardware.memory.revoked();
+            if processor.revoked != revoked {
+                // A page that the engine holds changed its key: nothing cached may be used any more.
+                processor.engine = Engine::new();
+                processor.revoked = revoked;
+            }
+            let budget = hardware
+                .ticks_to_timer(lp.0)
+                .unwrap_or(LONGEST)
+                .clamp(1, LONGEST);
+            let start = hardware.time();
+            let mut bridge = Bridge {
+                hardware,
+                lp,
+                second_level,
+                start,
+                passed: 0,
+            };
+            let ran = processor.engine.run(vcpu, &mut bridge, budget);
+            let passed = bridge.passed;
+            hardware.advance(ran.ticks.saturating_sub(passed));
+            processor.retired += ran.retired;
+            match ran.stop {
+                Stop::Exit => {
+                    acknowledge(hardware, lp, vcpu);
+                    return;
+                }
+                Stop::Budget => {}
+                // HLT exits in a TD; should a guest sleep all the same, its time passes until an event comes.
+                Stop::Halted => hardware.advance(budget),
+            }
+        }
+    }
+}
+
+/// An event that made the vCPU exit no longer waits.
+fn acknowledge(hardware: &Machine, lp: LpId, vcpu: &Vcpu) {
+    /// Interruption information: vector and type of an NMI.
+    const NMI: u32 = 0x202;
+    match vcpu.exit.basic_reason() {
+        ExitReason::EXCEPTION_OR_NMI if vcpu.exit.interruption_info & 0x7FF == NMI => {
+            hardware.set_nmi(lp.0, false);
+        }
+        ExitReason::SMI_OTHER_EVENT => hardware.set_smi(lp.0, false),
+        ExitReason::INIT_EVENT => hardware.set_init(lp.0, false),
+        _ => {}
+    }
+}
+
+/// The machine as the engine asks for it.
+struct Bridge<'a> {
+    hardware: &'a Machine,
+    lp: LpId,
+    second_level: &'a dyn SecondLevel,
+    /// The time when the run began.
+    start: u64,
+    /// Ticks of this run that the machine's clock has been moved by already.
+    passed: u64,
+}
+
+impl Bridge<'_> {
+    /// A physical address as the bus carries it: the key ID above the address.
+    fn keyed(&self, raw: u64) -> KeyedHpa {
+        let bits = u32::from(self.hardware.config().key_ids.max(1))
+            .next_power_of_two()
+            .ilog2();
+        let shift = 52 - bits;
+        let hkid = (raw >> shift) & ((1 << bits) - 1);
+        KeyedHpa::new(Hpa::new(raw & ((1 << shift) - 1)), Hkid(hkid as u16))
+    }
+}
+
+impl Platform for Bridge<'_> {
+    type Page = Page;
+
+    fn translate(&mut self, gpa: Gpa, access: Access) -> Result<SecondLevelMapping, EptFault> {
+        self.second_level.translate(gpa, access)
+    }
+    fn page(&mut self, page: KeyedHpa) -> Option<Page> {
+        self.hardware.memory.page(page)
+    }
+    fn read(&mut self, from: KeyedHpa, to: &mut [u8]) -> Result<(), MachineCheck> {
+        self.hardware
+            .memory
+            .read(from, to)
+            .map_err(|e| MachineCheck(e.0))
+    }
+    fn write(&mut self, to: KeyedHpa, from: &[u8]) -> Result<(), MachineCheck> {
+        self.hardware
+            .memory
+            .write(to, from)
+            .map_err(|e| MachineCheck(e.0))
+    }
+    fn tsc(&mut self, ticks: u64) -> u64 {
+        // The clock of the machine follows, so that devices and the guest see one time.
+        let behind = ticks.saturating_sub(self.passed);
+        self.hardware.advance(behind);
+        self.passed += behind;
+        match self.hardware.is_virtual_time() {
+            true => self.start + self.passed,
+            false => self.hardware.time(),
+        }
+    }
+    fn random(&mut self) -> Option<u64> {
+        self.hardware.random(self.lp.0)
+    }
+    fn pending_events(&mut self) -> PendingEvents {
+        let pending = self.hardware.pending(self.lp.0);
+        PendingEvents {
+            interrupt: pending.interrupt,
+            nmi: pending.nmi,
+            smi: pending.smi,
+            init: pending.init,
+        }
+    }
+    fn acknowledge_interrupt(&mut self) -> u8 {
+        // Asked only while an interrupt is pending, and nobody else takes it; a spurious one would be 255.
+        self.hardware
+            .acknowledge_interrupt(self.lp.0)
+            .unwrap_or(0xFF)
+    }
+    fn take_posted_interrupts(&mut self, descriptor: u64) -> [u64; 4] {
+        let at = self.keyed(descriptor);
+        let Some(page) = self
+            .hardware
+            .memory
+            .page(KeyedHpa::new(at.hpa.page(), at.hkid))
+        else {
+            return [0; 4];
+        };
+        let offset = at.hpa.page_offset();
+        // ON first: a poster that sets a request bit afterwards sets it again and notifies.
+        let swap = |offset: usize, keep: u64| {
+            let mut old = page.load_u64(offset);
+            while let Err(now) = page.compare_exchange(offset, 8, old, old & keep) {
+                old = now;
+            }
+            old
+        };
+        swap(offset + 32, !1);
+        [0, 8, 16, 24].map(|word| swap(offset + word, 0))
+    }
+    fn read_msr(&mut self, msr: u32) -> Option<u64> {
+        Some(self.hardware.read_msr(self.lp.0, msr))
+    }
+    fn write_msr(&mut self, msr: u32, value: u64) -> bool {
+        self.hardware.write_msr(self.lp.0, msr, value);
+        true
+    }
+}
