@@ -53,6 +53,7 @@ fn vcpu() -> Vcpu {
     vcpu.controls.primary = HLT_EXITING | 1 << 31;
     vcpu.controls.secondary = 1 << 1 | 1 << 5 | 1 << 7; // EPT, VPID, unrestricted guest
     vcpu.controls.pin = 1 | 1 << 3; // external interrupts and NMIs exit
+    vcpu.controls.exception_bitmap = 1 << 18; // #MC
     vcpu.controls.vpid = 132;
     vcpu
 }
