@@ -8,6 +8,6 @@ pub mod machine;
 pub mod memory;
 mod ram;
 
-pub use machine::{Clock, Config, KeyError, LpConfig, Machine, Pending};
+pub use machine::{Clock, Config, KeyError, LpConfig, Machine, Pending, TIMER_VECTOR};
 pub use memory::{MachineCheck, Memory};
 pub use ram::Page;

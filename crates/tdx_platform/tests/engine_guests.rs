@@ -59,7 +59,7 @@ fn vcpu() -> Vcpu {
 }
 
 fn with_code(code: &[u8]) -> std::sync::Arc<Platform> {
-    let platform = Platform::new(PlatformConfig::new(1, 1, 4 << 20), Guests::engine());
+    let platform = Platform::new(PlatformConfig::new(1, 1, 4 << 20), Guests::engine(1));
     let mut page = [0x90; 4096];
     page[..code.len()].copy_from_slice(code);
     let at = KeyedHpa::new(Hpa::new(1 << 20), TD);
@@ -87,7 +87,7 @@ fn machine_code_runs_in_private_memory_until_it_exits() {
         .expect("the TD's memory");
     assert_eq!(bytes, [0x78, 0x56, 0x34, 0x12]);
     assert!(
-        platform.hardware().now() >= 2,
+        platform.hardware().time() >= 2,
         "two instructions of virtual time"
     );
 }
@@ -97,7 +97,7 @@ fn the_processors_timer_ends_a_run_at_the_same_instruction_every_time() {
     let code = [0xFF, 0xC0, 0xEB, 0xFC]; // inc eax; jmp to it
     let ran = || {
         let platform = with_code(&code);
-        platform.hardware().arm_timer(0, Some(10_000));
+        platform.hardware().arm_timer(0, 10_000);
         let mut vcpu = vcpu();
         platform.module().machine().run(LP, &mut vcpu, &Shifted);
         assert_eq!(vcpu.exit.basic_reason(), ExitReason::INTERRUPT);
