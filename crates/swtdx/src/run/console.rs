@@ -1,8 +1,7 @@
 //! The guest's console: passed on byte by byte, and read along for the lines that swtdx looks for.
 
-use std::cell::RefCell;
 use std::io::{self, Write};
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The longest line that is kept for looking at; what is longer is passed on all the same.
 const LINE: usize = 4096;
@@ -30,20 +29,24 @@ pub struct Seen {
 /// A writer that passes on and reads along.
 pub struct Console<W> {
     out: W,
-    seen: Rc<RefCell<Seen>>,
+    seen: Arc<Mutex<Seen>>,
 }
 
 impl<W: Write> Console<W> {
-    pub fn new(out: W) -> (Self, Rc<RefCell<Seen>>) {
-        let seen = Rc::default();
-        (Self { out, seen: Rc::clone(&seen) }, seen)
+    pub fn new(out: W) -> (Self, Arc<Mutex<Seen>>) {
+        let seen = Arc::default();
+        let console = Self {
+            out,
+            seen: Arc::clone(&seen),
+        };
+        (console, seen)
     }
 }
 
 impl<W: Write> Write for Console<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.out.write(bytes)?;
-        let mut seen = self.seen.borrow_mut();
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         for &byte in &bytes[..written] {
             seen.byte(byte);
         }
@@ -116,7 +119,7 @@ mod tests {
         let (mut console, seen) = Console::new(Vec::new());
         console.write_all(text).unwrap();
         assert_eq!(console.out, text);
-        let seen = seen.borrow();
+        let seen = seen.lock().unwrap();
         seen.clone()
     }
 

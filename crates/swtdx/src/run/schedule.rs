@@ -3,12 +3,12 @@
 use std::time::Instant;
 
 use tdx_call::{HostMemory, SeamcallLp};
-use tdx_devices::{Board, Power};
+use tdx_devices::{Board, Interrupt, Power};
 use tdx_host::tdvmcall::FatalError;
 use tdx_host::{Host, HostError, Lp, MemoryFault, Run, RunStats, Stop, Td, Vcpu};
 use x86_arch::ExitReason;
 
-/// Virtual-time ticks that a vCPU runs before the next one's turn.
+/// Host TSC ticks that a vCPU runs before the next one's turn.
 const SLICE: u64 = 100_000;
 
 /// The processors' clock and interrupt lines, which a real host has in hardware.
@@ -17,8 +17,10 @@ pub trait Clockwork {
     fn now(&self) -> u64;
     /// Makes time pass while every processor sleeps.
     fn sleep_until(&self, tsc: u64);
-    /// Ends the next stay in a guest on processor `lp` after this many ticks, by a timer interrupt of the host's.
-    fn arm(&self, lp: usize, ticks: u64);
+    /// Ends stays in a guest on processor `lp` from this moment on, by a timer interrupt of the host's.
+    fn arm(&self, lp: usize, tsc: u64);
+    /// Sends processor `lp` the interrupt that makes it look into a posted-interrupt descriptor.
+    fn notify(&self, lp: usize);
 }
 
 /// The guest's TSC in terms of the host's.
@@ -66,26 +68,26 @@ enum State {
 }
 
 /// Everything that a running TD is made of.
-pub struct Running<'a, 'b, M, L, C> {
+pub struct Running<'a, M, L, C> {
     pub host: &'a Host<M>,
     pub td: &'a Td,
     pub lps: &'a mut [Lp<L>],
     pub vcpus: &'a mut [Vcpu],
-    pub board: &'a mut Board<'b>,
+    pub board: &'a mut Board,
     pub clockwork: &'a C,
     pub tsc: GuestTsc,
     pub stats: &'a mut RunStats,
     pub until: Option<Instant>,
 }
 
-impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Running<'_, '_, M, L, C> {
+impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Running<'_, M, L, C> {
     /// Runs the vCPUs in turn until the TD's life ends.
     pub fn run(&mut self) -> Result<End, HostError> {
         let mut states = vec![State::Ready; self.vcpus.len()];
         loop {
             let mut slept = true;
             for index in 0..self.vcpus.len() {
-                self.board.fire_timers();
+                self.deliver()?;
                 if let State::Halted { blocked } = states[index] {
                     if blocked || !self.wakes(index)? {
                         continue;
@@ -101,7 +103,7 @@ impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Running<'_, '_, M, L, C> {
                     return Ok(End::Timeout);
                 }
             }
-            if slept && !self.sleep() {
+            if slept && !self.sleep()? {
                 return Ok(End::Hang);
             }
         }
@@ -109,12 +111,12 @@ impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Running<'_, '_, M, L, C> {
 
     /// One slice of one vCPU.
     fn turn(&mut self, index: usize) -> Result<Result<State, End>, HostError> {
+        let on = self.lp_of(index);
         let vcpu = &mut self.vcpus[index];
-        let on = vcpu.associated_lp().unwrap_or(index % self.lps.len());
         let now = self.clockwork.now();
         let timer = self.board.next_deadline().map(|at| self.tsc.to_host(at));
-        let ticks = timer.map_or(SLICE, |at| at.saturating_sub(now).clamp(1, SLICE));
-        self.clockwork.arm(on, ticks);
+        let end = timer.map_or(now + SLICE, |at| at.clamp(now + 1, now + SLICE));
+        self.clockwork.arm(on, end);
         let number = vcpu.index();
         let stop = Run {
             host: self.host,
@@ -128,7 +130,7 @@ impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Running<'_, '_, M, L, C> {
         Ok(match stop {
             Stop::Interrupted { .. } => Ok(State::Ready),
             Stop::Halted { blocked } => Ok(State::Halted { blocked }),
-            Stop::Requested => match self.board.power() {
+            Stop::Devices => match self.board.power() {
                 Some(Power::Off) => Err(End::PoweredOff),
                 Some(Power::Reset) => Err(End::Reset),
                 None => Ok(State::Ready),
@@ -154,21 +156,51 @@ impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Running<'_, '_, M, L, C> {
         })
     }
 
+    /// Lets due timers fire and posts what the devices want delivered.
+    fn deliver(&mut self) -> Result<(), HostError> {
+        self.board.run_timers();
+        while let Some(interrupt) = self.board.next_interrupt() {
+            let (vcpu, vector) = match interrupt {
+                Interrupt::Vector { vcpu, vector } => (vcpu as usize, Some(vector)),
+                Interrupt::Nmi { vcpu } => (vcpu as usize, None),
+            };
+            let Some(target) = self.vcpus.get(vcpu) else {
+                continue;
+            };
+            match vector {
+                Some(vector) => {
+                    target.post_interrupt(self.host, vector)?;
+                    self.clockwork.notify(self.lp_of(vcpu));
+                }
+                None => {
+                    let on = self.lp_of(vcpu);
+                    self.vcpus[vcpu].inject_nmi(&mut self.lps[on].seam)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn wakes(&mut self, index: usize) -> Result<bool, HostError> {
-        let vcpu = &self.vcpus[index];
-        let on = vcpu.associated_lp().unwrap_or(index % self.lps.len());
-        vcpu.interrupt_waits(self.host, &mut self.lps[on].seam)
+        let on = self.lp_of(index);
+        self.vcpus[index].interrupt_waits(self.host, &mut self.lps[on].seam)
+    }
+
+    /// The processor that a vCPU runs on; it stays there.
+    fn lp_of(&self, index: usize) -> usize {
+        let associated = self.vcpus[index].associated_lp();
+        associated.unwrap_or(index % self.lps.len())
     }
 
     /// All vCPUs sleep: time jumps to the next timer. False when there is none.
-    fn sleep(&mut self) -> bool {
+    fn sleep(&mut self) -> Result<bool, HostError> {
         let Some(deadline) = self.board.next_deadline() else {
-            return false;
+            return Ok(false);
         };
         let at = self.tsc.to_host(deadline);
         self.clockwork.sleep_until(at.max(self.clockwork.now() + 1));
-        self.board.fire_timers();
-        true
+        self.deliver()?;
+        Ok(true)
     }
 }
 

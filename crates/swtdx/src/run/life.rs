@@ -1,0 +1,283 @@
+//! The stages of a TD's life, each with its line on standard error.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use tdvf::{Mrtd, Order};
+use tdx_call::SeamcallLp;
+use tdx_devices::{Board, BoardConfig};
+use tdx_host::{
+    Host, HostError, HostLayout, Lp, MemRegion, RunStats, Td, TdConfig, Teardown, Vcpu,
+};
+use tdx_platform::Platform;
+
+use super::console::Seen;
+use super::guest::Guest;
+use super::options::Args;
+use super::report::{Report, hex};
+use super::schedule::{Clockwork, End, GuestTsc, Running};
+use super::summary::{self, Pages, ReportSummary, Summary, TeardownSummary};
+use crate::cli::Failure;
+
+/// The vector that tells a processor to look into a posted-interrupt descriptor; the host library's choice.
+const NOTIFICATION: u8 = tdx_host::POSTED_VECTOR;
+
+/// What a life is made of.
+pub struct Life<'a> {
+    pub args: &'a Args,
+    pub guest: &'a Guest,
+    pub platform: &'a Arc<Platform>,
+    pub console: Box<dyn Write + Send>,
+    pub seen: Arc<Mutex<Seen>>,
+    pub started: Instant,
+}
+
+impl Life<'_> {
+    /// Brings the module up, builds the TD, runs it to its end and takes it down.
+    pub fn run<L: SeamcallLp>(self, mut lps: Vec<Lp<L>>) -> Result<Summary, Failure> {
+        let info = self.platform.info();
+        let machine = self.platform.hardware().config();
+        let (first, last) = machine.private_key_ids;
+        let layout = HostLayout {
+            memory: info.cmrs.clone(),
+            private_keys: first..last + 1,
+            keyid_bits: machine.key_ids.next_power_of_two().ilog2() as u8,
+        };
+        let host = Host::bring_up(self.platform.memory(), &layout, &mut lps)
+            .map_err(dead("bringing the module up"))?;
+        let module = host.info();
+        let module = format!("TDX {}.{}.{:02}", module.major, module.minor, module.update);
+        let (free_pages, free_hkids) = (host.free_pages(), host.free_hkids());
+        self.say(format_args!(
+            "module    {module} is ready: {} processor(s), {} TDMR(s), {free_pages} pages, {free_hkids} key IDs",
+            lps.len(),
+            host.tdmrs().len(),
+        ));
+
+        let (td, mut vcpus, mrtd) = self.build(&host, &mut lps)?;
+        let (offset, multiplier) = td.tsc(&mut lps[0].seam).map_err(dead("reading the TSC"))?;
+        let tsc = GuestTsc { offset, multiplier };
+        let hardware = Arc::clone(self.platform.hardware());
+        let clock = Arc::clone(&hardware);
+        let seen = Arc::clone(&self.seen);
+        let args = self.args;
+        let started = self.started;
+        let mut board = Board::new(BoardConfig {
+            vcpus: args.cpus.into(),
+            tsc_khz: args.tsc_khz.into(),
+            clock: Arc::new(move || tsc.of_host(clock.tsc())),
+            console: self.console,
+        });
+        let mut stats = RunStats::default();
+        let first_tick = hardware.tsc();
+        let end = Running {
+            host: &host,
+            td: &td,
+            lps: &mut lps,
+            vcpus: &mut vcpus,
+            board: &mut board,
+            clockwork: &*hardware,
+            tsc,
+            stats: &mut stats,
+            until: super::deadline(args, started),
+        }
+        .run();
+        drop(board);
+        let ticks = hardware.tsc() - first_tick;
+        let pages = Pages::new(td.stats());
+        for (index, _) in lps.iter().enumerate() {
+            // The host takes what still waits for its processors, as its own handlers would.
+            while hardware.acknowledge_interrupt(index as u32).is_some() {}
+        }
+        let teardown = td.destroy(&host, &mut lps, vcpus);
+        let end = end.map_err(dead("running the TD"))?;
+        let teardown = teardown.map_err(dead("taking the TD down"))?;
+
+        let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let lost_pages = free_pages as i64 - host.free_pages() as i64;
+        let lost_hkids = free_hkids as i64 - host.free_hkids() as i64;
+        let report = seen
+            .tdreport()
+            .map(|bytes| ReportSummary::new(Report(bytes), &mrtd, self.guest));
+        let (name, mut exit_code, mut failure) = summary::verdict(&end, &seen, args.timeout);
+        if exit_code == 0 {
+            if let Some(fault) = report.as_ref().and_then(ReportSummary::fault) {
+                (exit_code, failure) = (6, Some(fault.to_owned()));
+            }
+            if lost_pages != 0 || lost_hkids != 0 {
+                let what = format!("{lost_pages} pages and {lost_hkids} key IDs did not come back");
+                (exit_code, failure) = (70, Some(what));
+            }
+        }
+        let summary = Summary {
+            end: name.to_owned(),
+            exit_code,
+            failure,
+            guest: self.guest.name.clone(),
+            module,
+            mrtd: hex(&mrtd),
+            report,
+            ticks,
+            wall_ms: started.elapsed().as_millis() as u64,
+            entries: stats.entries,
+            exits: summary::exits(&stats),
+            tdvmcalls: summary::tdvmcalls(&stats),
+            pages,
+            teardown: TeardownSummary::new(teardown, lost_pages, lost_hkids),
+        };
+        if !args.quiet {
+            self_report(&summary, teardown);
+        }
+        Ok(summary)
+    }
+
+    /// TD, memory, vCPUs, measurement.
+    fn build<L: SeamcallLp, M: tdx_call::HostMemory>(
+        &self,
+        host: &Host<M>,
+        lps: &mut [Lp<L>],
+    ) -> Result<(Td, Vec<Vcpu>, [u8; 48]), Failure> {
+        let args = self.args;
+        let bytes = |given: Option<super::options::Measurement>| given.map_or([0; 48], |m| m.0);
+        let config = TdConfig {
+            max_vcpus: args.cpus,
+            gpaw_52: args.gpaw == 52,
+            no_rbp_mod: host.info().no_rbp_mod(),
+            tsc_khz: args.tsc_khz,
+            mrconfigid: bytes(args.mrconfigid),
+            mrowner: bytes(args.mrowner),
+            mrownerconfig: bytes(args.mrownerconfig),
+            ..TdConfig::default()
+        }
+        .debug(args.debug_td);
+        // One thread runs all vCPUs: whoever asks for a kick is the only one inside the TD, and has left it.
+        let td = Td::create(host, lps, config, || {}).map_err(|why| match why {
+            HostError::Setting { .. } => Failure::input(why),
+            why => Failure::with_code(6, format!("creating the TD: {why}")),
+        })?;
+        self.say(format_args!(
+            "TD        created at {} with key ID {}, {}",
+            td.tdr(),
+            td.hkid(),
+            if args.debug_td { "DEBUG" } else { "production" }
+        ));
+        let image = self.guest.image()?;
+        let built = self.load(host, lps, &td, &image);
+        let vcpus = built.map_err(dead("building the TD"))?;
+        let mut mrtd = Mrtd::new();
+        let hob = &self.guest.hob;
+        let kind = tdvf::SectionType::TD_HOB;
+        image
+            .plan_with(Order::PageByPage, |section| match section.kind == kind {
+                true => hob,
+                false => image.data(section),
+            })
+            .for_each(|step| mrtd.step(&step));
+        for (gpa, bytes) in &self.guest.memory {
+            for offset in (0..bytes.len() as u64).step_by(4096) {
+                mrtd.add_page(x86_arch::Gpa::new(gpa.raw() + offset));
+            }
+        }
+        let mrtd = mrtd.finish();
+        self.say(format_args!("MRTD      {}", hex(&mrtd)));
+        Ok((td, vcpus, mrtd))
+    }
+
+    fn load<L: SeamcallLp, M: tdx_call::HostMemory>(
+        &self,
+        host: &Host<M>,
+        lps: &mut [Lp<L>],
+        td: &Td,
+        image: &tdvf::Image<'_>,
+    ) -> Result<Vec<Vcpu>, HostError> {
+        for ram in &self.guest.ram {
+            td.add_ram(ram.clone())?;
+        }
+        let hob = &self.guest.hob;
+        let hob_section = image.section_of(tdvf::SectionType::TD_HOB);
+        let contents = |section: &tdvf::Section| (Some(*section) == hob_section).then_some(&hob[..]);
+        td.load_image(host, &mut lps[0].seam, image, contents, |_, _| {})?;
+        for (gpa, bytes) in &self.guest.memory {
+            let mut region = MemRegion::new(*gpa, bytes.len() as u64, bytes, false)?;
+            td.init_mem_region(host, &mut lps[0].seam, &mut region, u64::MAX)?;
+        }
+        let initial_rcx = hob_section.map_or(0, |section| section.memory_address);
+        let vcpus = (0..usize::from(self.args.cpus))
+            .map(|on| td.add_vcpu(host, lps, on, initial_rcx))
+            .collect::<Result<Vec<_>, _>>()?;
+        td.finalize(&mut lps[0].seam)?;
+        self.say(format_args!(
+            "memory    {} pages added from {}, {} vCPU(s), finalized",
+            td.stats().added,
+            self.guest.name,
+            vcpus.len()
+        ));
+        Ok(vcpus)
+    }
+
+    fn say(&self, line: std::fmt::Arguments<'_>) {
+        if !self.args.quiet {
+            eprintln!("swtdx: {line}");
+        }
+    }
+}
+
+/// What there is to say at the end.
+fn self_report(summary: &Summary, teardown: Teardown) {
+    let list = |counts: &std::collections::BTreeMap<String, u64>| {
+        let named: Vec<String> = counts.iter().map(|(name, n)| format!("{name} {n}")).collect();
+        named.join(", ")
+    };
+    eprintln!(
+        "swtdx: end       {}: {} entries, {} ticks, {} ms",
+        summary.end, summary.entries, summary.ticks, summary.wall_ms
+    );
+    eprintln!("swtdx: exits     {}", list(&summary.exits));
+    eprintln!("swtdx: tdvmcalls {}", list(&summary.tdvmcalls));
+    let pages = &summary.pages;
+    eprintln!(
+        "swtdx: pages     {} added, {} given on demand ({} of 2 MiB), {} taken back, {} shared",
+        pages.added, pages.augmented, pages.large, pages.removed, pages.shared
+    );
+    if let Some(report) = &summary.report {
+        let verdict = report.fault().unwrap_or("MRTD and hashes are as expected");
+        eprintln!("swtdx: TDREPORT  {verdict}");
+    }
+    eprintln!(
+        "swtdx: teardown  {} pages reclaimed (private {}, Secure EPT {}), {} lost; {} key IDs lost",
+        teardown.reclaimed,
+        teardown.private,
+        teardown.sept,
+        summary.teardown.lost_pages,
+        summary.teardown.lost_hkids
+    );
+}
+
+/// A host-side failure as the program reports it: the TD or the module is dead.
+fn dead(doing: &'static str) -> impl Fn(HostError) -> Failure {
+    move |why| Failure::with_code(6, format!("{doing}: {why}"))
+}
+
+impl Clockwork for tdx_machine::Machine {
+    fn now(&self) -> u64 {
+        self.tsc()
+    }
+    fn sleep_until(&self, tsc: u64) {
+        let now = self.tsc();
+        self.advance(tsc.saturating_sub(now));
+    }
+    fn arm(&self, lp: usize, tsc: u64) {
+        self.arm_timer(lp as u32, tsc);
+    }
+    fn notify(&self, lp: usize) {
+        self.interrupt(lp as u32, NOTIFICATION);
+    }
+}
+
+impl End {
+    /// Whether the guest ended by itself and as it wished.
+    pub fn is_clean(&self) -> bool {
+        matches!(self, End::PoweredOff)
+    }
+}

@@ -1,0 +1,104 @@
+//! `swtdx run`: the whole life of a TD, from a module just loaded to the last page given back.
+
+mod console;
+mod guest;
+mod life;
+mod options;
+mod report;
+mod schedule;
+mod summary;
+mod trace;
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tdx_call::SeamcallLp;
+use tdx_host::Lp;
+use tdx_platform::{Guests, Platform, PlatformConfig};
+
+use self::console::Console;
+use self::guest::Guest;
+use self::life::Life;
+pub use self::options::Args;
+use self::trace::{Sink, Traced};
+use crate::cli::Failure;
+
+/// Host memory beside what the guest may touch: PAMT, Secure EPT, control pages.
+const HOST_MEMORY: u64 = 512 << 20;
+
+pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
+    let guest = Guest::new(args)?;
+    let mut config = PlatformConfig::new(1, args.cpus.into(), host_memory(args.memory.0));
+    config.machine.seed = args.seed;
+    let platform = Platform::new(config, Guests::engine());
+    let to: Box<dyn Write + Send> = match args.console.to_str() {
+        Some("stdio") if args.json => Box::new(io::stderr()),
+        Some("stdio") => Box::new(io::stdout()),
+        _ => Box::new(create(&args.console)?),
+    };
+    let (console, seen) = Console::new(to);
+    let lps = platform.lps().into_iter();
+    let life = Life {
+        args,
+        guest: &guest,
+        platform: &platform,
+        console: Box::new(console),
+        seen: Arc::clone(&seen),
+        started: Instant::now(),
+    };
+    let summary = match trace_sink(args)? {
+        None => life.run(lps.map(|seam| on_package_0(seam)).collect()),
+        Some(sink) => life.run(
+            (0..)
+                .zip(lps)
+                .map(|(lp, seam)| on_package_0(Traced::new(seam, lp, sink.clone())))
+                .collect(),
+        ),
+    }?;
+    if let (Some(path), Some(report)) = (
+        &args.report,
+        seen.lock().unwrap_or_else(PoisonError::into_inner).tdreport(),
+    ) {
+        create(path)?.write_all(report)?;
+    }
+    if args.json {
+        serde_json::to_writer_pretty(&mut *out, &summary).map_err(io::Error::from)?;
+        writeln!(out)?;
+    }
+    if let Some(why) = &summary.failure {
+        eprintln!("swtdx: {why}");
+    }
+    Ok(ExitCode::from(summary.exit_code))
+}
+
+fn on_package_0<L: SeamcallLp>(seam: L) -> Lp<L> {
+    Lp { seam, package: 0 }
+}
+
+/// RAM of the host: sparse, so that a page that nobody writes costs nothing.
+fn host_memory(guest: u64) -> u64 {
+    (guest + guest / 64 + HOST_MEMORY).next_multiple_of(1 << 30)
+}
+
+fn trace_sink(args: &Args) -> Result<Option<Sink>, Failure> {
+    let Some(path) = &args.trace else {
+        return Ok(None);
+    };
+    let out: Box<dyn Write + Send> = match path.to_str() {
+        Some("-") => Box::new(io::stderr()),
+        _ => Box::new(io::BufWriter::new(create(path)?)),
+    };
+    Ok(Some(Arc::new(Mutex::new(out))))
+}
+
+fn create(path: &std::path::Path) -> Result<File, Failure> {
+    File::create(path).map_err(|why| Failure::input(format!("{}: {why}", path.display())))
+}
+
+/// The end of the wall time that the user allows.
+fn deadline(args: &Args, started: Instant) -> Option<Instant> {
+    args.timeout.map(|seconds| started + Duration::from_secs(seconds))
+}
