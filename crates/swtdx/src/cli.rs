@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::{explain, replay, shell};
+use crate::{explain, replay, run, shell};
 
 const VERSION: &str = concat!(
     env!("CARGO_PKG_VERSION"),
@@ -28,6 +28,8 @@ pub struct Cli {
 /// One variant for each subcommand: its arguments and, in `dispatch`, its function.
 #[derive(Subcommand)]
 enum Command {
+    /// Boot a TD and show its whole life
+    Run(Box<run::Args>),
     /// Replay recorded calls and compare every answer
     Replay(replay::Args),
     /// Say what a status, leaf, field id, exit, report or log line means
@@ -40,6 +42,7 @@ enum Command {
 
 fn dispatch(command: Command, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     match command {
+        Command::Run(args) => run::run(&args, out),
         Command::Replay(args) => replay::run(&args, out),
         Command::Explain(args) => explain::run(&args, out),
         Command::Completions(args) => shell::completions(&args, &mut Cli::command(), out),

@@ -7,6 +7,7 @@
 mod cli;
 mod explain;
 mod replay;
+mod run;
 mod shell;
 
 use std::process::ExitCode;

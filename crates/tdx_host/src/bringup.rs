@@ -289,12 +289,13 @@ fn configure<L: SeamcallLp, M: HostMemory>(
     Ok(())
 }
 
+/// Initialises a TDMR piece by piece; each call does at least a page.
 fn init_tdmr<L: SeamcallLp>(lp: &mut L, tdmr: &Tdmr) -> Result<(), HostError> {
-    loop {
-        let done = retry(|| tdh_sys_tdmr_init(lp, Hpa::new(tdmr.range.start)))?;
-        // 0: it was initialised before.
-        if done.raw() >= tdmr.range.end || done.raw() == 0 {
+    let base = Hpa::new(tdmr.range.start);
+    for _ in 0..(tdmr.range.end - tdmr.range.start) / PAGE_SIZE {
+        if retry(|| tdh_sys_tdmr_init(lp, base))?.raw() >= tdmr.range.end {
             return Ok(());
         }
     }
+    Err(HostError::TdmrStuck(base))
 }

@@ -41,6 +41,8 @@ pub enum HostError {
     },
     /// No memory range is large enough for a TDMR and its PAMT.
     NoUsableMemory,
+    /// TDH.SYS.TDMR.INIT goes on succeeding without an end.
+    TdmrStuck(Hpa),
     /// Fewer than two private key IDs: one is the module's own.
     NoPrivateKeys,
     /// The packages of the processors and of the module disagree.
@@ -111,7 +113,7 @@ impl HostError {
             Self::AlreadyMapped(_) => Errno::Exists,
             Self::NotMapped(_) => Errno::Fault,
             Self::VcpuInUse { .. } => Errno::Busy,
-            Self::Leaked { .. } => Errno::Io,
+            Self::Leaked { .. } | Self::TdmrStuck(_) => Errno::Io,
         }
     }
 
@@ -156,6 +158,7 @@ impl fmt::Display for HostError {
                 )
             }
             Self::NoUsableMemory => f.write_str("no convertible memory is large enough for a TDMR"),
+            Self::TdmrStuck(base) => write!(f, "the TDMR at {base} is never initialised"),
             Self::NoPrivateKeys => f.write_str("fewer than two private key IDs"),
             Self::NoProcessors => f.write_str("no processor was given"),
             Self::OutOfPages => f.write_str("no free TDX memory is left"),

@@ -32,6 +32,21 @@ pub enum MemoryFault {
     Device { gpa: Gpa },
 }
 
+impl std::fmt::Display for MemoryFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::WrongHalf {
+                gpa,
+                to_shared: true,
+            } => write!(f, "shared access to private memory at {gpa}"),
+            Self::WrongHalf { gpa, .. } => write!(f, "private access to shared memory at {gpa}"),
+            Self::NoMemory { gpa } => write!(f, "access outside memory at {gpa}"),
+            Self::NotAccepted { gpa } => write!(f, "access before accepting at {gpa}"),
+            Self::Device { gpa } => write!(f, "instruction fetch from a device at {gpa}"),
+        }
+    }
+}
+
 /// Extended exit qualification, bits 3:0: the violation came from TDG.MEM.PAGE.ACCEPT.
 const TYPE_ACCEPT: u64 = 1;
 /// The page is there, but not accepted, and #VE for that is off.

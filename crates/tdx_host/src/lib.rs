@@ -48,5 +48,5 @@ pub use td::{Td, TdStats};
 pub use tdmr::{Tdmr, plan_tdmrs};
 pub use tdvmcall::Services;
 pub use teardown::Teardown;
-pub use vcpu::{Vcpu, post};
+pub use vcpu::{POSTED_VECTOR, Vcpu};
 pub use window::Shown;

@@ -11,7 +11,7 @@ use crate::teardown::flush;
 use crate::{Host, HostError, Lp, Shown, Td};
 
 /// The notification vector of posted interrupts (Linux's POSTED_INTR_VECTOR).
-const POSTED_VECTOR: u64 = 0xF2;
+pub const POSTED_VECTOR: u8 = 0xF2;
 /// Offset of the ON bit (bit 0) in a posted-interrupt descriptor; the 256 PIR bits come before it.
 const DESCRIPTOR_CONTROL: u64 = 32;
 
@@ -68,7 +68,7 @@ impl Td {
             lp: Some(on),
         };
         vcpu.write_field(lp, vp::SHARED_EPTP, root.raw(), u64::MAX)?;
-        vcpu.write_field(lp, vp::POSTED_VECTOR, POSTED_VECTOR, 0xFFFF)?;
+        vcpu.write_field(lp, vp::POSTED_VECTOR, POSTED_VECTOR.into(), 0xFFFF)?;
         vcpu.write_field(lp, vp::POSTED_DESCRIPTOR, descriptor.raw(), u64::MAX)?;
         let posted = vp::PIN_POSTED_INTERRUPTS;
         vcpu.write_field(lp, vp::PIN_CONTROLS, posted, posted)?;

@@ -106,8 +106,15 @@ fn after<'a>(line: &'a str, word: &str) -> Option<&'a str> {
 }
 
 fn bytes_of(hex: &str) -> impl Iterator<Item = u8> {
-    let digits: Vec<u8> = hex.chars().filter_map(|c| c.to_digit(16)).map(|d| d as u8).collect();
-    let pairs: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+    let digits: Vec<u8> = hex
+        .chars()
+        .filter_map(|c| c.to_digit(16))
+        .map(|d| d as u8)
+        .collect();
+    let pairs: Vec<u8> = digits
+        .chunks_exact(2)
+        .map(|pair| pair[0] << 4 | pair[1])
+        .collect();
     pairs.into_iter()
 }
 
@@ -126,14 +133,20 @@ mod tests {
     #[test]
     fn a_report_is_put_together_from_its_lines() {
         let line = format!("[    1.0] SWTDX-REPORT {}\r\n", "a5".repeat(64));
-        assert_eq!(see(line.repeat(16).as_bytes()).tdreport(), Some(&[0xA5; 1024]));
+        assert_eq!(
+            see(line.repeat(16).as_bytes()).tdreport(),
+            Some(&[0xA5; 1024])
+        );
         assert_eq!(see(line.repeat(15).as_bytes()).tdreport(), None);
     }
 
     #[test]
     fn panics_and_exit_statuses_are_noticed() {
         let seen = see(b"[ 2.1] Kernel panic - not syncing: no init\nSWTDX-EXIT 3\n");
-        assert_eq!(seen.panic.as_deref(), Some("Kernel panic - not syncing: no init"));
+        assert_eq!(
+            seen.panic.as_deref(),
+            Some("Kernel panic - not syncing: no init")
+        );
         assert_eq!(seen.command_status, Some(3));
     }
 

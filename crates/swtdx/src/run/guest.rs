@@ -38,7 +38,8 @@ impl Guest {
                 (format!("the {} guest", guest.name), guest.tdvf.to_vec())
             }
         };
-        let image = Image::parse(&firmware).map_err(|why| Failure::input(format!("{name}: {why}")))?;
+        let image =
+            Image::parse(&firmware).map_err(|why| Failure::input(format!("{name}: {why}")))?;
         let ram = memory_map::ram(args.memory.0);
         let hob = tdx_host::td_hob(&image, &ram)
             .map_err(|why| Failure::input(format!("{name}: {why}")))?;
@@ -106,7 +107,11 @@ fn direct(args: &Args, path: &Path) -> Result<Guest, Failure> {
 fn extend(rtmr: [u8; 48], event: &[u8]) -> [u8; 48] {
     use sha2::{Digest, Sha384};
     let digest = Sha384::digest(event);
-    Sha384::new().chain_update(rtmr).chain_update(digest).finalize().into()
+    Sha384::new()
+        .chain_update(rtmr)
+        .chain_update(digest)
+        .finalize()
+        .into()
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {

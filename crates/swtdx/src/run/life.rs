@@ -196,7 +196,8 @@ impl Life<'_> {
         }
         let hob = &self.guest.hob;
         let hob_section = image.section_of(tdvf::SectionType::TD_HOB);
-        let contents = |section: &tdvf::Section| (Some(*section) == hob_section).then_some(&hob[..]);
+        let contents =
+            |section: &tdvf::Section| (Some(*section) == hob_section).then_some(&hob[..]);
         td.load_image(host, &mut lps[0].seam, image, contents, |_, _| {})?;
         for (gpa, bytes) in &self.guest.memory {
             let mut region = MemRegion::new(*gpa, bytes.len() as u64, bytes, false)?;
@@ -226,7 +227,10 @@ impl Life<'_> {
 /// What there is to say at the end.
 fn self_report(summary: &Summary, teardown: Teardown) {
     let list = |counts: &std::collections::BTreeMap<String, u64>| {
-        let named: Vec<String> = counts.iter().map(|(name, n)| format!("{name} {n}")).collect();
+        let named: Vec<String> = counts
+            .iter()
+            .map(|(name, n)| format!("{name} {n}"))
+            .collect();
         named.join(", ")
     };
     eprintln!(

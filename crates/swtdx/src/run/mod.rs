@@ -6,6 +6,7 @@ mod life;
 mod options;
 mod report;
 mod schedule;
+mod scripted;
 mod summary;
 mod trace;
 
@@ -33,7 +34,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     let guest = Guest::new(args)?;
     let mut config = PlatformConfig::new(1, args.cpus.into(), host_memory(args.memory.0));
     config.machine.seed = args.seed;
-    let platform = Platform::new(config, Guests::engine());
+    let platform = Platform::new(config, Guests::scripted(scripted::guest));
     let to: Box<dyn Write + Send> = match args.console.to_str() {
         Some("stdio") if args.json => Box::new(io::stderr()),
         Some("stdio") => Box::new(io::stdout()),
@@ -60,7 +61,9 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     }?;
     if let (Some(path), Some(report)) = (
         &args.report,
-        seen.lock().unwrap_or_else(PoisonError::into_inner).tdreport(),
+        seen.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .tdreport(),
     ) {
         create(path)?.write_all(report)?;
     }
@@ -100,5 +103,6 @@ fn create(path: &std::path::Path) -> Result<File, Failure> {
 
 /// The end of the wall time that the user allows.
 fn deadline(args: &Args, started: Instant) -> Option<Instant> {
-    args.timeout.map(|seconds| started + Duration::from_secs(seconds))
+    args.timeout
+        .map(|seconds| started + Duration::from_secs(seconds))
 }

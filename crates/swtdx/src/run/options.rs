@@ -146,7 +146,17 @@ mod tests {
         for text in ["16M", "256M", "1G", "16388K"] {
             assert_eq!(text.parse::<Size>().unwrap().to_string(), text);
         }
-        for text in ["", "G", "1", "-1G", "15M", "1025G", "16777217", "99999999999G", "1é"] {
+        for text in [
+            "",
+            "G",
+            "1",
+            "-1G",
+            "15M",
+            "1025G",
+            "16777217",
+            "99999999999G",
+            "1é",
+        ] {
             assert!(text.parse::<Size>().is_err(), "{text}");
         }
     }

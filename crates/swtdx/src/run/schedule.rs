@@ -50,12 +50,23 @@ pub enum End {
     PoweredOff,
     Reset,
     FatalError(FatalError),
-    TripleFault { vcpu: u32 },
-    MemoryFault { vcpu: u32, fault: MemoryFault },
+    TripleFault {
+        vcpu: u32,
+    },
+    MemoryFault {
+        vcpu: u32,
+        fault: MemoryFault,
+    },
     /// The module killed the TD or the vCPU; RAX.
-    Dead { vcpu: u32, rax: u64 },
+    Dead {
+        vcpu: u32,
+        rax: u64,
+    },
     /// An exit that no production TD should make.
-    Unexpected { vcpu: u32, reason: ExitReason },
+    Unexpected {
+        vcpu: u32,
+        reason: ExitReason,
+    },
     /// Every vCPU sleeps and nothing will wake one.
     Hang,
     Timeout,

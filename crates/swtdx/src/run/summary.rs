@@ -134,7 +134,9 @@ impl TeardownSummary {
 /// Exits by name.
 pub fn exits(stats: &RunStats) -> BTreeMap<String, u64> {
     let named = stats.exits.iter();
-    named.map(|(&reason, &count)| (ExitReason(reason).to_string(), count)).collect()
+    named
+        .map(|(&reason, &count)| (ExitReason(reason).to_string(), count))
+        .collect()
 }
 
 /// TDVMCALLs by name.
@@ -143,7 +145,10 @@ pub fn tdvmcalls(stats: &RunStats) -> BTreeMap<String, u64> {
         0 => "hypercall".to_owned(),
         _ => function.to_string(),
     };
-    stats.named_tdvmcalls().map(|(f, count)| (name(f), count)).collect()
+    stats
+        .named_tdvmcalls()
+        .map(|(f, count)| (name(f), count))
+        .collect()
 }
 
 /// How an end is called, its exit status, and what is to be said about it.
@@ -168,11 +173,16 @@ pub fn verdict(end: &End, seen: &Seen, seconds: Option<u64>) -> (&'static str, u
         End::Reset if panic.is_none() => (
             "reset",
             3,
-            Some(format!("the guest asked for a reset, which a TD cannot have{}", last())),
+            Some(format!(
+                "the guest asked for a reset, which a TD cannot have{}",
+                last()
+            )),
         ),
-        End::Reset | End::Hang | End::Timeout if panic.is_some() => {
-            ("panic", 3, panic.map(|line| format!("the guest panicked: {line}")))
-        }
+        End::Reset | End::Hang | End::Timeout if panic.is_some() => (
+            "panic",
+            3,
+            panic.map(|line| format!("the guest panicked: {line}")),
+        ),
         End::Reset => ("reset", 3, None),
         End::FatalError(report) => ("fatal error", 3, Some(report.to_string())),
         End::TripleFault { vcpu } => (
@@ -188,17 +198,26 @@ pub fn verdict(end: &End, seen: &Seen, seconds: Option<u64>) -> (&'static str, u
         End::Dead { vcpu, rax } => (
             "dead",
             6,
-            Some(format!("vCPU {vcpu}: the module ended the TD, RAX {rax:#018x}{}", last())),
+            Some(format!(
+                "vCPU {vcpu}: the module ended the TD, RAX {rax:#018x}{}",
+                last()
+            )),
         ),
         End::Unexpected { vcpu, reason } => (
             "unexpected exit",
             70,
-            Some(format!("vCPU {vcpu}: no host expects the exit {reason}{}", last())),
+            Some(format!(
+                "vCPU {vcpu}: no host expects the exit {reason}{}",
+                last()
+            )),
         ),
         End::Hang => (
             "hang",
             5,
-            Some(format!("every vCPU waits for an interrupt that nothing will send{}", last())),
+            Some(format!(
+                "every vCPU waits for an interrupt that nothing will send{}",
+                last()
+            )),
         ),
         End::Timeout => (
             "timeout",

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use coco_regs::ExitKind;
+use coco_regs::{Exit, ExitKind};
 use tdx_abi::{HostLeaf, LeafWord, Status};
 use tdx_call::{NoSeam, SeamcallLp, TdxModuleArgs, Traffic, VpEntry};
 use x86_arch::{ExitReason, Gpr};
@@ -69,9 +69,11 @@ impl<L: SeamcallLp> SeamcallLp for Traced<L> {
             (Ok(status), ExitKind::NotEntered) => line += &format!(" -> {status}"),
             (Ok(_), ExitKind::Tdvmcall) => {
                 line += &format!(" -> TDVMCALL, RCX {:#x}", words.rcx);
-                for reg in Gpr::ALL {
-                    if words.rcx & 1 << reg.index() != 0 {
-                        line += &format!(" {reg} {:#x}", entry.gprs()[reg]);
+                if let Exit::Tdvmcall(call) = entry.exit() {
+                    for reg in Gpr::ALL {
+                        if let Ok(value) = call.gprs.get(reg) {
+                            line += &format!(" {reg} {value:#x}");
+                        }
                     }
                 }
             }
