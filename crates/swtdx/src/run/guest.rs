@@ -4,7 +4,7 @@ use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
-use tdvf::{Image, SectionType};
+use tdvf::Image;
 use tdx_devices::direct_boot::{self, Payload};
 use tdx_devices::memory_map;
 use x86_arch::Gpa;
@@ -67,12 +67,6 @@ impl Guest {
     /// The firmware, whose metadata was checked.
     pub fn image(&self) -> Result<Image<'_>, Failure> {
         Image::parse(&self.firmware).map_err(|why| Failure::input(format!("{}: {why}", self.name)))
-    }
-
-    /// Where the guest finds its TD HOB: the initial RCX of its vCPUs.
-    pub fn hob_address(&self) -> Result<u64, Failure> {
-        let hob = self.image()?.section_of(SectionType::TD_HOB);
-        Ok(hob.map_or(0, |section| section.memory_address))
     }
 }
 

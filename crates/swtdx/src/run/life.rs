@@ -16,7 +16,7 @@ use super::console::Seen;
 use super::guest::Guest;
 use super::options::Args;
 use super::report::{Report, hex};
-use super::schedule::{Clockwork, End, GuestTsc, Running};
+use super::schedule::{Clockwork, GuestTsc, Running};
 use super::summary::{self, Pages, ReportSummary, Summary, TeardownSummary};
 use crate::cli::Failure;
 
@@ -276,12 +276,5 @@ impl Clockwork for tdx_machine::Machine {
     }
     fn notify(&self, lp: usize) {
         self.interrupt(lp as u32, NOTIFICATION);
-    }
-}
-
-impl End {
-    /// Whether the guest ended by itself and as it wished.
-    pub fn is_clean(&self) -> bool {
-        matches!(self, End::PoweredOff)
     }
 }

@@ -51,7 +51,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
         started: Instant::now(),
     };
     let summary = match trace_sink(args)? {
-        None => life.run(lps.map(|seam| on_package_0(seam)).collect()),
+        None => life.run(lps.map(on_package_0).collect()),
         Some(sink) => life.run(
             (0..)
                 .zip(lps)

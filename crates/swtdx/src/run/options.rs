@@ -99,7 +99,7 @@ impl FromStr for Size {
             .parse()
             .map_err(|_| "a number of bytes, or with K, M or G".to_owned())?;
         match number.checked_mul(1 << shift) {
-            Some(bytes) if bytes >= 16 << 20 && bytes <= 1 << 40 && bytes % 4096 == 0 => {
+            Some(bytes) if (16 << 20..=1 << 40).contains(&bytes) && bytes % 4096 == 0 => {
                 Ok(Size(bytes))
             }
             _ => Err("whole 4 KiB pages from 16M to 1024G".to_owned()),

@@ -97,17 +97,17 @@ impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Running<'_, M, L, C> {
         let mut states = vec![State::Ready; self.vcpus.len()];
         loop {
             let mut slept = true;
-            for index in 0..self.vcpus.len() {
+            for (index, state) in states.iter_mut().enumerate() {
                 self.deliver()?;
-                if let State::Halted { blocked } = states[index] {
+                if let State::Halted { blocked } = *state {
                     if blocked || !self.wakes(index)? {
                         continue;
                     }
-                    states[index] = State::Ready;
+                    *state = State::Ready;
                 }
                 slept = false;
                 match self.turn(index)? {
-                    Ok(state) => states[index] = state,
+                    Ok(next) => *state = next,
                     Err(end) => return Ok(end),
                 }
                 if self.until.is_some_and(|until| Instant::now() >= until) {

@@ -27,9 +27,6 @@ const REPORT_DATA: u64 = PLAYGROUND + 0x1000;
 const EXTENSION: u64 = PLAYGROUND + 0x2000;
 const CONVERTED: u64 = PLAYGROUND + 0x3000;
 
-/// Memory that the script needs.
-pub const MEMORY: u64 = PLAYGROUND + (2 << 20);
-
 /// The guest.
 pub fn guest(cpu: &mut ScriptCpu) {
     let index = cpu.gpr(Gpr::Rsi);
