@@ -12,6 +12,8 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod audit;
+mod bug;
 pub mod call;
 pub mod cpuid;
 pub mod event;
@@ -40,6 +42,9 @@ pub mod td_params;
 pub mod tdmr;
 pub mod vp;
 pub mod xstate;
+
+#[cfg(test)]
+mod testing;
 
 pub use machine::{
     CpuidValue, KeyError, LpId, Machine, MachineCheck, PackageId, PendingEvents, PlatformInfo,

@@ -48,6 +48,11 @@ pub struct Module<M: Machine> {
     pub(crate) pkg_config_bitmap: AtomicU32,
     pub(crate) lps: Box<[LpState]>,
     stopped: AtomicBool,
+    #[cfg(debug_assertions)]
+    audited_calls: AtomicU32,
+    /// A deliberate bug, to show that the checks find it.
+    #[cfg(test)]
+    pub(crate) bug: Option<crate::bug::Bug>,
 }
 
 impl<M: Machine> Module<M> {
@@ -75,6 +80,10 @@ impl<M: Machine> Module<M> {
             global_hkid: AtomicU32::new(0),
             pkg_config_bitmap: AtomicU32::new(0),
             stopped: AtomicBool::new(false),
+            #[cfg(debug_assertions)]
+            audited_calls: AtomicU32::new(0),
+            #[cfg(test)]
+            bug: None,
         }
     }
     /// The same module, telling its events to `sink`.
@@ -109,6 +118,8 @@ impl<M: Machine> Module<M> {
             .ok_or(Broken("no such logical processor"))?;
         lp_state.busy.store(true, Ordering::Release);
         let raw = LeafWord(gprs[Gpr::Rax]);
+        #[cfg(debug_assertions)]
+        let operands = [Gpr::Rcx, Gpr::Rdx, Gpr::R8].map(|reg| gprs[reg]);
         let result = match self.find(raw) {
             Ok(run) => run(&mut Call {
                 module: self,
@@ -131,12 +142,33 @@ impl<M: Machine> Module<M> {
             }
         };
         gprs[Gpr::Rax] = status.raw();
+        #[cfg(debug_assertions)]
+        self.audit_after(raw, operands);
         self.emit(Event::Seamcall {
             lp,
             leaf: HostLeaf(raw.number()),
             status,
         });
         Ok(())
+    }
+
+    /// Debug builds: the pages the call named, and now and then everything.
+    #[cfg(debug_assertions)]
+    fn audit_after(&self, leaf: LeafWord, operands: [u64; 3]) {
+        const WHOLE_EVERY: u32 = 1000;
+        let of_call = operands.into_iter().find_map(|raw| self.audit_page(raw));
+        assert_eq!(of_call, None, "after {}", HostLeaf(leaf.number()));
+        let calls = self.audited_calls.fetch_add(1, Ordering::Relaxed);
+        let quiet = || self.lps.iter().all(|lp| !lp.busy.load(Ordering::Acquire));
+        // With one processor nobody can start a call meanwhile; more are audited by their tests when they stand still.
+        if calls % WHOLE_EVERY == WHOLE_EVERY - 1 && self.lps.len() == 1 && quiet() {
+            let found = self.audit();
+            assert!(
+                found.is_empty(),
+                "after {}: {found:?}",
+                HostLeaf(leaf.number())
+            );
+        }
     }
 
     pub(crate) fn emit(&self, event: Event) {

@@ -312,6 +312,16 @@ impl Pamt {
         let tdmr = self.tdmr_of(hpa)?;
         Some(tdmr.entry_4k(tdmr.block_2m(tdmr.block_1g(hpa), hpa), hpa))
     }
+    /// The 4K entry of a page, if it was ever looked at. Makes nothing.
+    pub fn known_entry(&self, hpa: Hpa) -> Option<&PamtEntry> {
+        let tdmr = self.tdmr_of(hpa)?;
+        let index = (hpa.raw() - tdmr.tdmr.base) / PageSize::Size1G.bytes();
+        let block = tdmr.blocks[index as usize].get()?;
+        let index = hpa.raw() / PageSize::Size2M.bytes() % 512;
+        let block = block.blocks[index as usize].get()?;
+        let index = (hpa.raw() / 4096 % 512) as usize;
+        Some(&block.groups[index / GROUP].get()?[index % GROUP])
+    }
     /// The entry of a mapping of this size, unlocked: its use follows from the Secure EPT.
     pub fn entry_of_size(&self, hpa: Hpa, size: PageSize) -> Option<&PamtEntry> {
         let tdmr = self.tdmr_of(hpa)?;

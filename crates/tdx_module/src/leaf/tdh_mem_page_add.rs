@@ -1,6 +1,7 @@
 //! TDH.MEM.PAGE.ADD: a measured page, copied from host memory (spec: host-memory.md 4.4).
 
 use super::Row;
+use crate::bug::Bug;
 use crate::call::{Call, LeafResult};
 use crate::machine::Machine;
 use crate::pamt::{PageType, PageUse, Want};
@@ -39,7 +40,9 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     call.machine().write_direct(td.keyed(target), &content);
     entry.write(&commit, SeptEntry::leaf(SeptState::Mapped, target));
     td.measurement.extend(&commit, "MEM.PAGE.ADD", at.gpa, &[]);
-    td.add_children(&commit, 1);
+    if !call.module.has(Bug::ForgetsChild) {
+        td.add_children(&commit, 1);
+    }
     page.assign(&commit, PageUse::Regular, td.tdr);
     Ok(commit.done())
 }

@@ -1,6 +1,7 @@
 //! TDH.MEM.PAGE.AUG: a pending page for a running TD (spec: host-memory.md 4.5).
 
 use super::Row;
+use crate::bug::Bug;
 use crate::call::{Call, LeafResult};
 use crate::machine::Machine;
 use crate::pamt::{PageSize, PageUse};
@@ -31,6 +32,11 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     let entry = call.lock_entry(&slot)?;
     call.entry_state(&entry, STATES)?;
     let size = if at.level == 0 { PageSize::Size4K } else { PageSize::Size2M };
+    if call.module.has(Bug::ChangesBeforeRefusing) {
+        let early = call.commit();
+        entry.write(&early, SeptEntry::leaf(SeptState::Pending, Hpa::new(call.get(Gpr::R8))));
+        let _ = early.done();
+    }
     let mut page = call.free_range(Gpr::R8, size)?;
     let target = Hpa::new(call.get(Gpr::R8));
 

@@ -1,6 +1,7 @@
 //! TDH.MEM.PAGE.REMOVE: takes a page out of the TD (spec: host-memory.md 4.6).
 
 use super::Row;
+use crate::bug::Bug;
 use crate::call::{Call, LeafResult};
 use crate::machine::Machine;
 use crate::pamt::PageSize;
@@ -40,7 +41,9 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     let size = PageSize::from_level(at.level).ok_or(Broken("a leaf above 1 GiB"))?;
     let hpa = entry.entry().page(at.level);
     let mut page = call.mapped_page(hpa, size)?;
-    call.blocked_and_tracked(&td, &entry, page.entry.bepoch())?;
+    if !call.module.has(Bug::SkipsTracking) {
+        call.blocked_and_tracked(&td, &entry, page.entry.bepoch())?;
+    }
 
     let commit = call.commit();
     td.sept.drop_aliases(&commit, at.gpa, at.level, entry.entry().aliases());
@@ -48,7 +51,9 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
         true => SeptEntry::removed(0),
         false => SeptEntry::FREE,
     };
-    entry.write(&commit, gone);
+    if !call.module.has(Bug::LeavesEntry) {
+        entry.write(&commit, gone);
+    }
     td.remove_children(&commit, size.pages());
     page.free(&commit);
     call.set(Gpr::Rcx, hpa.raw());

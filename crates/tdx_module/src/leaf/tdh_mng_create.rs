@@ -1,6 +1,7 @@
 //! TDH.MNG.CREATE: a TD's root page and key ID (spec: host-td.md 3.1).
 
 use super::Row;
+use crate::bug::Bug;
 use crate::call::{Call, LeafResult};
 use crate::key::random_256;
 use crate::kot::HkidState;
@@ -35,7 +36,9 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     let uuid = random_256(call)?;
 
     let commit = call.commit();
-    kot.set(&commit, hkid, HkidState::Assigned);
+    if !module.has(Bug::ForgetsHkid) {
+        kot.set(&commit, hkid, HkidState::Assigned);
+    }
     let td = Td::new(tdr, hkid, uuid);
     page.assign(&commit, PageUse::Tdr(Box::new(td)), Hpa::new(0));
     Ok(commit.done())

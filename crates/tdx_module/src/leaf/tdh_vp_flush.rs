@@ -1,6 +1,7 @@
 //! TDH.VP.FLUSH: the vCPU leaves the calling processor (spec: host-td.md 5.4).
 
 use super::Row;
+use crate::bug::Bug;
 use crate::call::{Call, LeafResult};
 use crate::machine::Machine;
 use crate::pamt::Want;
@@ -37,7 +38,9 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     call.machine().invalidate_translations(call.lp, &td.vpids());
     vp.data_mut().launched = false;
     vp.dissociate(&commit);
-    td.num_assoc_vcpus.fetch_sub(1, Ordering::AcqRel);
+    if !call.module.has(Bug::ForgetsFlush) {
+        td.num_assoc_vcpus.fetch_sub(1, Ordering::AcqRel);
+    }
     local.last_tdvpr = None;
     Ok(commit.done())
 }
