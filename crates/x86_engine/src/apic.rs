@@ -133,7 +133,6 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
                 }
             }
         }
-        self.vcpu.apic_page.write(EOI, 0);
     }
 
     /// A virtual interrupt waits that the virtual priority lets through.

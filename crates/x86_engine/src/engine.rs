@@ -418,6 +418,10 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
         if self.secondary(control::VIRTUAL_INTERRUPT) {
             self.virtualize_ppr();
         }
+        if self.vcpu.controls.pin & control::PIN_POSTED_INTERRUPTS != 0 {
+            // As if the VMM had sent itself the notification before entry, as VMMs do.
+            self.posted_interrupts();
+        }
         let entry = core::mem::take(&mut self.vcpu.entry_event);
         if entry.info & 1 << 31 == 0 {
             return Ok(());

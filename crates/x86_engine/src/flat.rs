@@ -3,26 +3,26 @@
 use crate::platform::{MachineCheck, PendingEvents, Platform};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use x86_arch::vmx::{Seg, Segment, Vcpu};
 use x86_arch::{
     Access, EptFault, EptPermissions, Gpa, Hkid, Hpa, KeyedHpa, RamPage, SecondLevelMapping,
 };
 
-struct Bytes {
-    bytes: [AtomicU8; 4096],
+struct Words {
+    words: [AtomicU64; 512],
     watched: AtomicBool,
     version: AtomicU32,
 }
 
-/// A page for tests of one processor at a time: its accesses are byte by byte.
+/// A page for one processor at a time: accesses that are no aligned 8 bytes take several steps.
 #[derive(Clone)]
-pub struct FlatPage(Arc<Bytes>);
+pub struct FlatPage(Arc<Words>);
 
 impl Default for FlatPage {
     fn default() -> Self {
-        FlatPage(Arc::new(Bytes {
-            bytes: [const { AtomicU8::new(0) }; 4096],
+        FlatPage(Arc::new(Words {
+            words: [const { AtomicU64::new(0) }; 512],
             watched: AtomicBool::new(false),
             version: AtomicU32::new(0),
         }))
@@ -30,54 +30,81 @@ impl Default for FlatPage {
 }
 
 impl FlatPage {
-    fn get<const N: usize>(&self, offset: usize) -> [u8; N] {
-        let bytes: &[AtomicU8; N] = self.0.bytes[offset..offset + N]
-            .try_into()
-            .expect("inside the page");
-        std::array::from_fn(|i| bytes[i].load(Ordering::Relaxed))
+    #[inline(always)]
+    fn word(&self, index: usize) -> u64 {
+        self.0.words[index & 511].load(Ordering::Relaxed)
     }
-    fn put(&self, offset: usize, from: &[u8]) {
-        for (byte, value) in self.0.bytes[offset..offset + from.len()].iter().zip(from) {
-            byte.store(*value, Ordering::Relaxed);
+    #[inline(always)]
+    fn get(&self, offset: usize, bytes: usize) -> u64 {
+        assert!(offset + bytes <= 4096, "inside the page");
+        let shift = (offset & 7) * 8;
+        let low = self.word(offset / 8) >> shift;
+        if shift + bytes * 8 <= 64 {
+            low
+        } else {
+            low | self.word(offset / 8 + 1) << (64 - shift)
+        }
+    }
+    #[inline(always)]
+    fn put(&self, offset: usize, bytes: usize, value: u64) {
+        assert!(offset + bytes <= 4096, "inside the page");
+        let shift = (offset & 7) * 8;
+        let mask = u64::MAX >> (64 - bytes * 8);
+        self.merge(offset / 8, mask << shift, value << shift);
+        if shift + bytes * 8 > 64 {
+            self.merge(offset / 8 + 1, mask >> (64 - shift), value >> (64 - shift));
         }
         if self.0.watched.load(Ordering::Relaxed) {
             self.0.version.fetch_add(1, Ordering::Relaxed);
         }
     }
+    #[inline(always)]
+    fn merge(&self, index: usize, mask: u64, value: u64) {
+        let word = &self.0.words[index & 511];
+        let old = word.load(Ordering::Relaxed);
+        word.store(old & !mask | value & mask, Ordering::Relaxed);
+    }
 }
 
 impl RamPage for FlatPage {
     fn load_u8(&self, offset: usize) -> u8 {
-        self.0.bytes[offset].load(Ordering::Relaxed)
+        self.get(offset, 1) as u8
     }
     fn load_u16(&self, offset: usize) -> u16 {
-        u16::from_le_bytes(self.get(offset))
+        self.get(offset, 2) as u16
     }
     fn load_u32(&self, offset: usize) -> u32 {
-        u32::from_le_bytes(self.get(offset))
+        self.get(offset, 4) as u32
     }
     fn load_u64(&self, offset: usize) -> u64 {
-        u64::from_le_bytes(self.get(offset))
+        self.get(offset, 8)
     }
     fn store_u8(&self, offset: usize, value: u8) {
-        self.put(offset, &[value]);
+        self.put(offset, 1, u64::from(value));
     }
     fn store_u16(&self, offset: usize, value: u16) {
-        self.put(offset, &value.to_le_bytes());
+        self.put(offset, 2, u64::from(value));
     }
     fn store_u32(&self, offset: usize, value: u32) {
-        self.put(offset, &value.to_le_bytes());
+        self.put(offset, 4, u64::from(value));
     }
     fn store_u64(&self, offset: usize, value: u64) {
-        self.put(offset, &value.to_le_bytes());
+        self.put(offset, 8, value);
     }
-    fn read(&self, offset: usize, to: &mut [u8]) {
-        for (value, byte) in to.iter_mut().zip(&self.0.bytes[offset..]) {
-            *value = byte.load(Ordering::Relaxed);
+    fn read(&self, mut offset: usize, to: &mut [u8]) {
+        for chunk in to.chunks_mut(8) {
+            let bytes = self.get(offset, chunk.len()).to_le_bytes();
+            chunk.copy_from_slice(&bytes[..chunk.len()]);
+            offset += chunk.len();
         }
     }
-    fn write(&self, offset: usize, from: &[u8]) {
-        self.put(offset, from);
+    fn write(&self, mut offset: usize, from: &[u8]) {
+        for chunk in from.chunks(8) {
+            let mut bytes = [0; 8];
+            bytes[..chunk.len()].copy_from_slice(chunk);
+            self.put(offset, chunk.len(), u64::from_le_bytes(bytes));
+            offset += chunk.len();
+        }
     }
     fn compare_exchange(
         &self,
@@ -86,13 +113,12 @@ impl RamPage for FlatPage {
         expected: u64,
         new: u64,
     ) -> Result<u64, u64> {
-        let mut old = [0; 8];
-        self.read(offset, &mut old[..size as usize]);
-        let old = u64::from_le_bytes(old);
+        let bytes = usize::from(size);
+        let old = self.get(offset, bytes) & u64::MAX >> (64 - bytes * 8);
         if old != expected {
             return Err(old);
         }
-        self.put(offset, &new.to_le_bytes()[..size as usize]);
+        self.put(offset, bytes, new);
         Ok(old)
     }
     fn compare_exchange_u128(
@@ -101,11 +127,12 @@ impl RamPage for FlatPage {
         expected: u128,
         new: u128,
     ) -> Result<u128, u128> {
-        let old = u128::from_le_bytes(self.get(offset));
+        let old = u128::from(self.get(offset, 8)) | u128::from(self.get(offset + 8, 8)) << 64;
         if old != expected {
             return Err(old);
         }
-        self.put(offset, &new.to_le_bytes());
+        self.put(offset, 8, new as u64);
+        self.put(offset + 8, 8, (new >> 64) as u64);
         Ok(old)
     }
     fn code_version(&self) -> u32 {
@@ -127,6 +154,8 @@ pub struct FlatGuest {
     pub posted: [u64; 4],
     pub random: u64,
     pub msrs: HashMap<u32, u64>,
+    /// Added to the ticks of a run to make the TSC.
+    pub clock: u64,
 }
 
 impl FlatGuest {
@@ -140,6 +169,7 @@ impl FlatGuest {
             posted: [0; 4],
             random: 0x0123_4567_89AB_CDEF,
             msrs: HashMap::new(),
+            clock: 0,
         }
     }
     fn at(&mut self, address: u64) -> Option<FlatPage> {
@@ -201,8 +231,8 @@ impl Platform for FlatGuest {
     fn write(&mut self, _to: KeyedHpa, _from: &[u8]) -> Result<(), MachineCheck> {
         Ok(())
     }
-    fn tsc(&mut self, retired: u64) -> u64 {
-        retired
+    fn tsc(&mut self, ticks: u64) -> u64 {
+        self.clock + ticks
     }
     fn random(&mut self) -> Option<u64> {
         self.random = self

@@ -36,8 +36,8 @@ pub trait Platform {
     fn read(&mut self, from: KeyedHpa, to: &mut [u8]) -> Result<(), MachineCheck>;
     /// Writes inside one 4 KiB page.
     fn write(&mut self, to: KeyedHpa, from: &[u8]) -> Result<(), MachineCheck>;
-    /// The processor's time-stamp counter after `retired` instructions of this run.
-    fn tsc(&mut self, retired: u64) -> u64;
+    /// The processor's time-stamp counter after `ticks` of this run's virtual time ([`crate::Ran::ticks`]).
+    fn tsc(&mut self, ticks: u64) -> u64;
     /// RDRAND and RDSEED; `None` when the generator has nothing.
     fn random(&mut self) -> Option<u64>;
     /// Asked at run entry and every few thousand instructions.
