@@ -142,6 +142,25 @@ fn load(guest: &mut FlatGuest, image: &[u8], initrd: Option<&[u8]>, append: &str
         params[entry + 16] = 1;
     }
     params[0x1E8] = 2;
+    // An MP table with one processor: without one (or ACPI) Linux does not use its local APIC.
+    let mut table = vec![0u8; 64];
+    table[..4].copy_from_slice(b"PCMP");
+    table[4..6].copy_from_slice(&64u16.to_le_bytes());
+    table[6] = 4;
+    table[8..28].copy_from_slice(b"SWTDX   ENGINE      ");
+    table[34] = 1;
+    table[36..40].copy_from_slice(&0xFEE0_0000u32.to_le_bytes());
+    table[46] = 0x14;
+    table[47] = 3;
+    table[7] = table.iter().fold(0u8, |sum, b| sum.wrapping_sub(*b));
+    guest.put(0xF_0010, &table);
+    let mut pointer = [0u8; 16];
+    pointer[..4].copy_from_slice(b"_MP_");
+    pointer[4..8].copy_from_slice(&0xF_0010u32.to_le_bytes());
+    pointer[8] = 1;
+    pointer[9] = 4;
+    pointer[10] = pointer.iter().fold(0u8, |sum, b| sum.wrapping_sub(*b));
+    guest.put(0xF_0000, &pointer);
     guest.put(PARAMS, &params);
     let line = format!(
         "console=ttyS0 earlyprintk=serial,ttyS0 acpi=off nokaslr tsc=reliable no_timer_check {append}\0"

@@ -1,7 +1,8 @@
 //! The cache of decoded code, by physical page: blocks of ops, dropped when the page's bytes change.
 
 use crate::cpu::Mode;
-use crate::op::{self, BRANCH, Op, SOLO};
+use crate::lower::lower;
+use crate::op::{BRANCH, Op, SOLO};
 use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction};
 use std::collections::HashMap;
 use x86_arch::{KeyedHpa, RamPage};
@@ -84,7 +85,7 @@ impl<P: RamPage + 'static> CodePage<P> {
                 // Cut off by the end of the page (or invalid; the careful path finds out).
                 break;
             }
-            let op = op::cold(&insn);
+            let op = lower(&insn, self.mode);
             if op.flags & SOLO != 0 && self.ops.len() > first {
                 break;
             }

@@ -20,6 +20,8 @@ pub mod fault;
 pub mod flags;
 pub mod flat;
 pub mod float;
+pub mod hot;
+pub mod lower;
 pub mod memory;
 pub mod op;
 pub mod operand;
