@@ -32,6 +32,7 @@ pub mod pamt;
 mod platform_check;
 mod profile;
 mod refusal;
+pub mod report;
 pub mod sept;
 pub mod servtd;
 pub mod state;

@@ -107,6 +107,12 @@ pub trait Machine: Send + Sync {
         let _ = lp;
         false
     }
+    /// The machine's secret under every TDREPORT. A machine that has none of its own shares this public one.
+    fn report_key(&self) -> [u8; 32] {
+        *b"swtdx: no secret, reports tell it"
+            .first_chunk()
+            .unwrap_or(&[0; 32])
+    }
     /// Drops this processor's cached translations of these VPIDs, second level included.
     fn invalidate_translations(&self, lp: LpId, vpids: &[u16]);
 

@@ -56,10 +56,15 @@ pub fn pf(vcpu: &mut Vcpu, linear: u64, error_code: u32) -> Result<(), TripleFau
 
 /// A #VE with what the last exit said; a #DF while the guest has not fetched the one before.
 pub fn ve(vcpu: &mut Vcpu, qualification: u64, linear: u64, physical: u64) {
+    ve_for(vcpu, vcpu.exit.reason, qualification, linear, physical);
+}
+
+/// The same with another exit reason than the last exit's.
+pub fn ve_for(vcpu: &mut Vcpu, reason: u32, qualification: u64, linear: u64, physical: u64) {
     if vcpu.ve_info.valid != 0 {
         return deliver(vcpu, DF, 0);
     }
-    vcpu.ve_info.exit_reason = vcpu.exit.reason;
+    vcpu.ve_info.exit_reason = reason;
     vcpu.ve_info.exit_qualification = qualification;
     vcpu.ve_info.guest_linear_address = linear;
     vcpu.ve_info.guest_physical_address = physical;

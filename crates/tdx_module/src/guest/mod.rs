@@ -1,13 +1,38 @@
 //! The guest side: what a vCPU keeps for metadata, VM exits and TDG.* leaves, and what the module does with them.
+//!
+//! TDH.VP.ENTER makes a [`Guest`] and calls [`Guest::run`], which runs the vCPU and handles its VM exits
+//! (`dispatch.rs`) until one of them leaves the TD (`td_exit.rs`).
 
+mod cpuid_exit;
 pub mod cr;
+mod dispatch;
+mod ept_exit;
 pub mod initial;
 pub mod inject;
+pub mod memory;
+mod msr_exit;
+mod operand;
+pub mod stepping;
+mod td_exit;
+mod tdcall;
 pub mod tdvps;
 pub mod vmcs;
 
+pub use td_exit::{AsyncExit, TdExit, extended};
+
+use crate::call::Sticky;
+use crate::event::Event;
+use crate::lp::LpLocal;
+use crate::machine::{LpId, Machine};
+use crate::module::Module;
+use crate::refusal::Broken;
+use crate::sys::SysInfo;
+use crate::td::{Td, config_flags};
+use crate::vp::{Vp, VpData};
 use crate::xstate::Xbuff;
 use alloc::collections::BTreeMap;
+use memory::TdMemory;
+use x86_arch::Gpr;
 
 /// Fields of TDVPS that only metadata, exits and guest leaves use.
 #[derive(Clone, Debug)]
@@ -35,6 +60,85 @@ impl Default for VpExtra {
             cpuid_control: [0; 128],
             entered_here: false,
             entered: false,
+        }
+    }
+}
+
+/// A vCPU that a processor runs.
+pub struct Guest<'a, M: Machine> {
+    pub module: &'a Module<M>,
+    pub sys: &'a SysInfo,
+    pub lp: LpId,
+    pub td: &'a Td,
+    pub vp: &'a Vp,
+    pub data: &'a mut VpData,
+    pub local: &'a mut LpLocal,
+    /// What happens inside a TD is past every check of the call that entered it.
+    pub right: Sticky,
+}
+
+/// What a handled VM exit comes to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Next {
+    Resume,
+    Exit(TdExit),
+}
+
+impl From<AsyncExit> for Next {
+    fn from(exit: AsyncExit) -> Next {
+        Next::Exit(TdExit::Async(exit))
+    }
+}
+
+impl<M: Machine> Guest<'_, M> {
+    pub fn get(&self, reg: Gpr) -> u64 {
+        self.data.vcpu.regs.gpr[reg.index()]
+    }
+    pub fn set(&mut self, reg: Gpr, value: u64) {
+        self.data.vcpu.regs.gpr[reg.index()] = value;
+    }
+    /// Current privilege level: SS.DPL.
+    pub fn cpl(&self) -> u32 {
+        let ss = self.data.vcpu.regs.segments[x86_arch::vmx::Seg::Ss as usize];
+        ss.access >> 5 & 3
+    }
+    /// EFER.LMA and CS.L.
+    pub fn is_64_bit(&self) -> bool {
+        let regs = &self.data.vcpu.regs;
+        let cs = regs.segments[x86_arch::vmx::Seg::Cs as usize];
+        regs.msr.efer >> 10 & 1 != 0 && cs.access >> 13 & 1 != 0
+    }
+    pub fn is_debug(&self) -> bool {
+        self.td.config.is_debug()
+    }
+    pub fn no_rbp_mod(&self) -> bool {
+        self.td.config.config_flags & config_flags::NO_RBP_MOD != 0
+    }
+    pub fn memory(&self) -> TdMemory<'_, M> {
+        TdMemory {
+            module: self.module,
+            td: self.td,
+            shared_eptp: self.data.shared_eptp,
+        }
+    }
+
+    /// Runs the vCPU until an exit leaves the TD.
+    pub fn run(&mut self) -> Result<TdExit, Broken> {
+        let (module, lp, tdvpr) = (self.module, self.lp, self.vp.tdvpr);
+        module.emit(Event::TdEntry { lp, tdvpr });
+        loop {
+            let memory = TdMemory {
+                module,
+                td: self.td,
+                shared_eptp: self.data.shared_eptp,
+            };
+            module.machine().run(lp, &mut self.data.vcpu, &memory);
+            let reason = self.data.vcpu.exit.basic_reason();
+            module.emit(Event::VmExit { lp, tdvpr, reason });
+            match self.handle_exit()? {
+                Next::Resume => {}
+                Next::Exit(exit) => return Ok(exit),
+            }
         }
     }
 }

@@ -111,6 +111,7 @@ leaves! {
     tdh_mng_key_config,
     tdh_mng_key_freeid,
     tdh_mng_key_reclaimid,
+    tdh_vp_enter,
     tdh_mng_rd,
     tdh_mng_vpflushdone,
     tdh_mng_wr,
