@@ -9,8 +9,8 @@ use tdx_module::{CpuidValue, KeyError, PendingEvents, PlatformInfo};
 use crate::header::{CpuidRow, MsrValues, PhysRange, Platform};
 use crate::memory::FlatMemory;
 
-/// How far the TSC moves by each read.
-const TSC_STEP: u64 = 1000;
+/// How far the TSC moves by each read: what LAST_EXIT_TSC shows in the recordings.
+const TSC_STEP: u64 = 100_000;
 const ANY_SUBLEAF: u32 = u32::MAX;
 const IA32_TSC: u32 = 0x10;
 

@@ -39,6 +39,10 @@ impl Machine for ReplayMachine {
     fn cpuid(&self, lp: LpId, leaf: u32, subleaf: u32) -> CpuidValue {
         self.0.hardware.cpuid(lp.0, leaf, subleaf)
     }
+    /// The recording machine's CPUID does not depend on XCR0.
+    fn xsave_size(&self, lp: LpId, subleaf: u32, _xcr0: u64, _xss: u64) -> u32 {
+        self.cpuid(lp, 0xD, subleaf).ebx
+    }
     fn read_msr(&self, lp: LpId, msr: u32) -> u64 {
         self.0.hardware.read_msr(lp.0, msr)
     }

@@ -14,11 +14,10 @@ use crate::op::Seamcall;
 use crate::player::World;
 use crate::report::{Book, Place};
 
-/// EFER.LME and LMA, CR0.PG and PE, CR4.PAE, and the IA-32e-mode entry control.
+/// EFER.LME and LMA, CR0.PG and PE, CR4.PAE. The recording machine leaves the entry controls alone.
 const EFER_LME_LMA: u64 = 0x500;
 const CR0_PG_PE: u64 = 0x8000_0001;
 const CR4_PAE: u64 = 0x20;
-const ENTRY_IA32E: u32 = 1 << 9;
 /// An event's valid bit, which VM exits clear.
 const EVENT_VALID: u32 = 1 << 31;
 /// Interrupts given to a guest whose script is at its end before it triple-faults.
@@ -288,7 +287,6 @@ fn long_mode(vcpu: &mut Vcpu) {
     regs.cr4 |= CR4_PAE;
     regs.segments[Seg::Cs as usize].access = 0xA09B;
     regs.segments[Seg::Ss as usize].access = 0xC093;
-    vcpu.controls.entry |= ENTRY_IA32E;
 }
 
 /// Would the MSR bitmap make this access exit?

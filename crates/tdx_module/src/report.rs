@@ -7,7 +7,7 @@ use crate::machine::Machine;
 use crate::module::Module;
 use crate::profile::Profile;
 use crate::td::{Rtmrs, Td};
-use hmac::{Hmac, Mac};
+use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256, Sha384};
 
 /// Bytes of a TDREPORT.
@@ -40,8 +40,16 @@ pub fn td_info(td: &Td, rtmr: &Rtmrs) -> [u8; 512] {
     let mut info = [0; 512];
     info[..8].copy_from_slice(&config.attributes.to_le_bytes());
     info[8..16].copy_from_slice(&config.xfam.0.to_le_bytes());
-    let hashes = [td.measurement.mrtd(), config.mrconfigid, config.mrowner, config.mrownerconfig];
-    for (to, hash) in info[16..].chunks_exact_mut(48).zip(hashes.iter().chain(&rtmr.values)) {
+    let hashes = [
+        td.measurement.mrtd(),
+        config.mrconfigid,
+        config.mrowner,
+        config.mrownerconfig,
+    ];
+    for (to, hash) in info[16..]
+        .chunks_exact_mut(48)
+        .zip(hashes.iter().chain(&rtmr.values))
+    {
         to.copy_from_slice(&hash.0);
     }
     info[400..448].copy_from_slice(&td.servtd_hash.0);
@@ -49,7 +57,12 @@ pub fn td_info(td: &Td, rtmr: &Rtmrs) -> [u8; 512] {
 }
 
 /// The report of a TD, with the caller's data in it.
-pub fn td_report<M: Machine>(module: &Module<M>, td: &Td, rtmr: &Rtmrs, data: &[u8; 64]) -> [u8; TD_REPORT] {
+pub fn td_report<M: Machine>(
+    module: &Module<M>,
+    td: &Td,
+    rtmr: &Rtmrs,
+    data: &[u8; 64],
+) -> [u8; TD_REPORT] {
     let mut report = [0; TD_REPORT];
     let (mac_struct, rest) = report.split_at_mut(TEE_TCB_INFO);
     let (tcb, info) = rest.split_at_mut(TD_INFO - TEE_TCB_INFO);
@@ -89,7 +102,9 @@ fn fill_tcb(tcb: &mut [u8], profile: &Profile) {
     let svn = [profile.minor as u8, profile.major as u8];
     tcb[8..10].copy_from_slice(&svn);
     tcb[128..130].copy_from_slice(&svn);
-    let name = Sha384::new().chain_update("swtdx module ").chain_update(profile.name);
+    let name = Sha384::new()
+        .chain_update("swtdx module ")
+        .chain_update(profile.name);
     tcb[24..72].copy_from_slice(&name.finalize());
 }
 

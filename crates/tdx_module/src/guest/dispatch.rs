@@ -90,14 +90,17 @@ impl<M: Machine> Guest<'_, M> {
                 ..self.non_accessible()
             }
             .into()),
-            _ => Err(Broken("a VM entry failed in a way that only the module can cause")),
+            _ => Err(Broken(
+                "a VM entry failed in a way that only the module can cause",
+            )),
         }
     }
 
     /// The TD is gone: its memory cannot be trusted.
     fn non_accessible(&self) -> AsyncExit {
         let exit = &self.data.vcpu.exit;
-        AsyncExit::with_status(Status::NON_RECOVERABLE_TD_NON_ACCESSIBLE, exit).with_interruption(exit)
+        AsyncExit::with_status(Status::NON_RECOVERABLE_TD_NON_ACCESSIBLE, exit)
+            .with_interruption(exit)
     }
     /// What must not happen to a production TD kills it; the VMM of a DEBUG TD is told.
     fn fatal_or_debug(&self, exit: &VmExit) -> AsyncExit {
@@ -112,10 +115,18 @@ impl<M: Machine> Guest<'_, M> {
         let success = AsyncExit::success(exit);
         Ok(match exit.basic_reason() {
             ExitReason::EXCEPTION_OR_NMI => return self.exception(exit),
-            ExitReason::INTERRUPT | ExitReason::C_STATE_SMI => success.with_interruption(exit).into(),
-            ExitReason::TRIPLE_FAULT => AsyncExit::with_status(Status::NON_RECOVERABLE_VCPU, exit).into(),
-            ExitReason::INIT_EVENT | ExitReason::TASK_SWITCH | ExitReason::BUS_LOCK => success.into(),
-            ExitReason::SMI_OTHER_EVENT if exit.qualification & MSMI != 0 => self.non_accessible().into(),
+            ExitReason::INTERRUPT | ExitReason::C_STATE_SMI => {
+                success.with_interruption(exit).into()
+            }
+            ExitReason::TRIPLE_FAULT => {
+                AsyncExit::with_status(Status::NON_RECOVERABLE_VCPU, exit).into()
+            }
+            ExitReason::INIT_EVENT | ExitReason::TASK_SWITCH | ExitReason::BUS_LOCK => {
+                success.into()
+            }
+            ExitReason::SMI_OTHER_EVENT if exit.qualification & MSMI != 0 => {
+                self.non_accessible().into()
+            }
             ExitReason::SMI_OTHER_EVENT => success.with_interruption(exit).into(),
             ExitReason::NMI_WINDOW => {
                 self.nmi_window();
@@ -154,7 +165,9 @@ impl<M: Machine> Guest<'_, M> {
                 inject::gp(&mut self.data.vcpu);
                 Next::Resume
             }
-            ExitReason::RDPMC_INSTRUCTION if self.td.config.attributes & attributes::PERFMON == 0 => {
+            ExitReason::RDPMC_INSTRUCTION
+                if self.td.config.attributes & attributes::PERFMON == 0 =>
+            {
                 inject::gp(&mut self.data.vcpu);
                 Next::Resume
             }

@@ -116,11 +116,18 @@ impl<M: Machine> SecondLevel for TdMemory<'_, M> {
         if !self.is_shared(gpa) {
             return self.td.sept.translate(gpa, access, self.td.hkid);
         }
-        self.shared(gpa, access as u64).map_err(|fault| match fault {
-            SharedFault::Violation { allowed, suppress_ve } => EptFault::Violation { allowed, suppress_ve },
-            SharedFault::Misconfiguration => EptFault::Misconfiguration,
-            SharedFault::MachineCheck(hpa) => EptFault::MachineCheck(hpa),
-        })
+        self.shared(gpa, access as u64)
+            .map_err(|fault| match fault {
+                SharedFault::Violation {
+                    allowed,
+                    suppress_ve,
+                } => EptFault::Violation {
+                    allowed,
+                    suppress_ve,
+                },
+                SharedFault::Misconfiguration => EptFault::Misconfiguration,
+                SharedFault::MachineCheck(hpa) => EptFault::MachineCheck(hpa),
+            })
     }
 }
 

@@ -3,8 +3,8 @@
 use super::{Guest, inject};
 use crate::machine::Machine;
 use crate::msr::{
-    self, Action, IA32_ARCH_CAPABILITIES, IA32_DEBUGCTL, IA32_EFER, IA32_MISC_ENABLE, IA32_PERF_CAPABILITIES,
-    IA32_XAPIC_DISABLE_STATUS, IA32_XSS,
+    self, Action, IA32_ARCH_CAPABILITIES, IA32_DEBUGCTL, IA32_EFER, IA32_MISC_ENABLE,
+    IA32_PERF_CAPABILITIES, IA32_XAPIC_DISABLE_STATUS, IA32_XSS,
 };
 use crate::xstate::Xfam;
 use x86_arch::Gpr;
@@ -110,7 +110,8 @@ impl<M: Machine> Guest<'_, M> {
         regs.msr.debugctl = value & !DEBUGCTL_UNCORE_PMI | old & DEBUGCTL_UNCORE_PMI;
         if regs.rflags & RFLAGS_TF != 0 && (value ^ old) & DEBUGCTL_BTF != 0 {
             let was_set = old & DEBUGCTL_BTF != 0;
-            regs.pending_debug = regs.pending_debug & !PENDING_BS | if was_set { PENDING_BS } else { 0 };
+            regs.pending_debug =
+                regs.pending_debug & !PENDING_BS | if was_set { PENDING_BS } else { 0 };
         }
     }
 }

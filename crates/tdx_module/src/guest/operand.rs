@@ -26,7 +26,13 @@ impl<M: Machine> Guest<'_, M> {
     }
 
     /// The memory behind an operand.
-    pub fn operand(&self, raw: u64, needs: u64, half: Half, name: OperandId) -> Result<KeyedHpa, Diversion> {
+    pub fn operand(
+        &self,
+        raw: u64,
+        needs: u64,
+        half: Half,
+        name: OperandId,
+    ) -> Result<KeyedHpa, Diversion> {
         let gpa = Gpa::new(raw);
         let shared = self.memory().is_shared(gpa);
         let invalid = Diversion::Complete(Status::OPERAND_INVALID.with_operand(name));
@@ -36,14 +42,22 @@ impl<M: Machine> Guest<'_, M> {
         if raw & u64::MAX << self.td.config.gpa_width() != 0 {
             return Err(invalid);
         }
-        if shared { self.shared_operand(gpa, needs) } else { self.private_operand(gpa, needs) }
+        if shared {
+            self.shared_operand(gpa, needs)
+        } else {
+            self.private_operand(gpa, needs)
+        }
     }
 
     fn private_operand(&self, gpa: Gpa, needs: u64) -> Result<KeyedHpa, Diversion> {
         let broken = Diversion::Broken(Broken("Secure EPT without a page it names"));
         let slot = self.td.sept.walk_to_end(gpa).ok_or(broken)?;
         let (entry, level) = (slot.entry(), slot.level);
-        let rights = if entry.is_leaf() { bits(entry.permissions()) } else { 0 };
+        let rights = if entry.is_leaf() {
+            bits(entry.permissions())
+        } else {
+            0
+        };
         if rights & needs == needs {
             let offset = gpa.raw() & ((4096u64 << (9 * u32::from(level))) - 1);
             return Ok(self.td.keyed(Hpa::new(entry.hpa().raw() + offset)));
@@ -51,7 +65,10 @@ impl<M: Machine> Guest<'_, M> {
         let qualification = needs & !rights | rights << 3;
         let pending = self.is_pending(gpa).ok_or(broken)?;
         Err(match (pending, self.pending_raises_ve()) {
-            (true, true) => Diversion::Ve { qualification, gpa: gpa.raw() },
+            (true, true) => Diversion::Ve {
+                qualification,
+                gpa: gpa.raw(),
+            },
             (true, false) => {
                 let kind = extended::PENDING_EPT_VIOLATION;
                 Diversion::Exit(AsyncExit::ept_violation(gpa.raw(), qualification, kind))
@@ -67,12 +84,18 @@ impl<M: Machine> Guest<'_, M> {
                 let hpa = Hpa::new(found.page.hpa.raw() + offset);
                 Ok(KeyedHpa::new(hpa, found.page.hkid))
             }
-            Err(SharedFault::Violation { allowed, suppress_ve }) => {
+            Err(SharedFault::Violation {
+                allowed,
+                suppress_ve,
+            }) => {
                 let rights = bits(allowed);
                 let qualification = needs & !rights | rights << 3;
                 Err(match suppress_ve {
                     true => Diversion::Exit(AsyncExit::ept_violation(gpa.raw(), qualification, 0)),
-                    false => Diversion::Ve { qualification, gpa: gpa.raw() },
+                    false => Diversion::Ve {
+                        qualification,
+                        gpa: gpa.raw(),
+                    },
                 })
             }
             Err(SharedFault::Misconfiguration) => Err(Diversion::Exit(AsyncExit {

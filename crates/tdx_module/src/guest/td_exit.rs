@@ -81,7 +81,10 @@ impl AsyncExit {
     }
     /// Trap-like exits are past their instruction.
     pub fn is_trap(&self) -> bool {
-        matches!(self.status, Status::HOST_PRIORITY_BUSY_TIMEOUT | Status::CROSS_TD_TRAP)
+        matches!(
+            self.status,
+            Status::HOST_PRIORITY_BUSY_TIMEOUT | Status::CROSS_TD_TRAP
+        )
     }
 }
 
@@ -179,7 +182,11 @@ fn show_selected(vcpu: &Vcpu, mask: u64, no_rbp_mod: bool, gprs: &mut GprFile, x
             continue;
         }
         let selected = mask >> reg.index() & 1 != 0;
-        gprs[reg] = if selected { vcpu.regs.gpr[reg.index()] } else { 0 };
+        gprs[reg] = if selected {
+            vcpu.regs.gpr[reg.index()]
+        } else {
+            0
+        };
     }
     for (n, xmm) in xmms.0.iter_mut().enumerate() {
         let selected = mask >> (16 + n) & 1 != 0;

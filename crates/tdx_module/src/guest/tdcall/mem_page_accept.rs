@@ -31,7 +31,8 @@ pub(super) fn sept_info(kind: u64, wanted: u8, slot: &Slot) -> u64 {
     kind | info << 32
 }
 
-pub(super) const NO_SEPT_PAGE: Diversion = Diversion::Broken(Broken("Secure EPT without a page it names"));
+pub(super) const NO_SEPT_PAGE: Diversion =
+    Diversion::Broken(Broken("Secure EPT without a page it names"));
 const NO_STATE: Diversion = Diversion::Broken(Broken("a Secure-EPT entry in no known state"));
 
 impl<M: Machine> Guest<'_, M> {
@@ -40,12 +41,19 @@ impl<M: Machine> Guest<'_, M> {
         if !self.is_private(gpa) {
             return Err(invalid(OperandId::RCX));
         }
-        let slot = match self.td.sept.walk(Gpa::new(gpa), level).ok_or(NO_SEPT_PAGE)? {
+        let slot = match self
+            .td
+            .sept
+            .walk(Gpa::new(gpa), level)
+            .ok_or(NO_SEPT_PAGE)?
+        {
             WalkEnd::Reached(slot) => slot,
             WalkEnd::Stopped(slot) => {
                 let state = slot.state().ok_or(NO_STATE)?;
                 return match state.is_guest_accessible() {
-                    true => Err(Status::PAGE_ALREADY_ACCEPTED.with_details(slot.level as u32).into()),
+                    true => Err(Status::PAGE_ALREADY_ACCEPTED
+                        .with_details(slot.level as u32)
+                        .into()),
                     false => Err(self.cannot_accept(gpa, level, &slot)),
                 };
             }
@@ -66,7 +74,11 @@ impl<M: Machine> Guest<'_, M> {
 
         let commit = Commit::new();
         let last = if level == 0 { 1 } else { CHUNKS };
-        let first = if level == 0 { 0 } else { entry.accept_counter() };
+        let first = if level == 0 {
+            0
+        } else {
+            entry.accept_counter()
+        };
         for chunk in first..last {
             self.zero(entry, level, chunk);
             if chunk + 1 < last && self.event_pending() {

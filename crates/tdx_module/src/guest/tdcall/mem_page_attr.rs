@@ -47,7 +47,11 @@ impl<M: Machine> Guest<'_, M> {
         if !self.is_private(gpa) {
             return Err(invalid(OperandId::RCX));
         }
-        let slot = self.td.sept.walk_to_end(Gpa::new(gpa)).ok_or(NO_SEPT_PAGE)?;
+        let slot = self
+            .td
+            .sept
+            .walk_to_end(Gpa::new(gpa))
+            .ok_or(NO_SEPT_PAGE)?;
         let guard = slot.lock(Side::Guest).map_err(busy(OperandId::RCX))?;
         let state = guard.entry().state();
         let readable = state.is_some_and(|state| {
@@ -57,7 +61,11 @@ impl<M: Machine> Guest<'_, M> {
             return Err(Diversion::Exit(AsyncExit::ept_violation(gpa, 0, 0)));
         }
         let size = 4096u64 << (9 * u32::from(slot.level));
-        let pending = if state.is_some_and(SeptState::is_pending) { PENDING } else { 0 };
+        let pending = if state.is_some_and(SeptState::is_pending) {
+            PENDING
+        } else {
+            0
+        };
         self.set(Gpr::Rcx, gpa & !(size - 1) | slot.level as u64 | pending);
         self.set(Gpr::Rdx, 0);
         Ok(Status::SUCCESS)
@@ -85,9 +93,18 @@ impl<M: Machine> Guest<'_, M> {
         }
         let violation = |slot| {
             let info = sept_info(extended::ATTR_WR, level, slot);
-            Err(Diversion::Exit(AsyncExit::ept_violation(gpa, WRITE | slot.entry().0 << 3 & 0x38, info)))
+            Err(Diversion::Exit(AsyncExit::ept_violation(
+                gpa,
+                WRITE | slot.entry().0 << 3 & 0x38,
+                info,
+            )))
         };
-        let slot = match self.td.sept.walk(Gpa::new(gpa), level).ok_or(NO_SEPT_PAGE)? {
+        let slot = match self
+            .td
+            .sept
+            .walk(Gpa::new(gpa), level)
+            .ok_or(NO_SEPT_PAGE)?
+        {
             WalkEnd::Reached(slot) => slot,
             WalkEnd::Stopped(slot) => return violation(&slot),
         };
@@ -111,7 +128,11 @@ impl<M: Machine> Guest<'_, M> {
         if attributes != 0 {
             return Err(NOT_MODELLED.into());
         }
-        let pending = if state.is_some_and(SeptState::is_pending) { PENDING } else { 0 };
+        let pending = if state.is_some_and(SeptState::is_pending) {
+            PENDING
+        } else {
+            0
+        };
         self.set(Gpr::Rcx, raw | pending);
         self.set(Gpr::Rdx, 0);
         Ok(Status::SUCCESS)

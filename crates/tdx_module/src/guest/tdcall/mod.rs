@@ -27,7 +27,10 @@ pub enum Diversion {
     /// The TD exits; the TDCALL runs again later.
     Exit(AsyncExit),
     /// The operand's page raises a #VE at the TDCALL.
-    Ve { qualification: u64, gpa: u64 },
+    Ve {
+        qualification: u64,
+        gpa: u64,
+    },
     /// TDG.VP.VMCALL.
     Tdvmcall,
     Broken(Broken),
@@ -148,7 +151,10 @@ impl<M: Machine> Guest<'_, M> {
 
     fn host_waited_too_long(&mut self) -> bool {
         let now = self.data.last_exit_tsc;
-        let timeout = self.td.hp_lock_timeout.load(core::sync::atomic::Ordering::Acquire);
+        let timeout = self
+            .td
+            .hp_lock_timeout
+            .load(core::sync::atomic::Ordering::Acquire);
         let since = *self.data.hp_lock_busy_since.get_or_insert(now);
         now != since && now.wrapping_sub(since) >= timeout
     }

@@ -22,7 +22,11 @@ impl<M: Machine> Guest<'_, M> {
         if subtype != 0 {
             return Err(invalid(OperandId::R8));
         }
-        let rtmr = self.td.rtmr.shared(Side::Guest).map_err(busy(OperandId::RTMR))?;
+        let rtmr = self
+            .td
+            .rtmr
+            .shared(Side::Guest)
+            .map_err(busy(OperandId::RTMR))?;
         if self.event_pending() {
             return Err(Diversion::Interrupted);
         }

@@ -20,7 +20,11 @@ impl<M: Machine> Guest<'_, M> {
         if index >= 4 {
             return Err(invalid(OperandId::RDX));
         }
-        let mut rtmr = self.td.rtmr.exclusive(Side::Guest).map_err(busy(OperandId::RTMR))?;
+        let mut rtmr = self
+            .td
+            .rtmr
+            .exclusive(Side::Guest)
+            .map_err(busy(OperandId::RTMR))?;
         let mut data = [0; 48];
         self.read_memory(from, &mut data)?;
 

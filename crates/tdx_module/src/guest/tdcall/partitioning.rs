@@ -46,7 +46,9 @@ impl<M: Machine> Guest<'_, M> {
         }
         for vm in (1..4).filter(|vm| vms >> vm & 1 != 0) {
             let vpid = self.td.vpid(vm);
-            self.module.machine().invalidate_translations(self.lp, &[vpid]);
+            self.module
+                .machine()
+                .invalidate_translations(self.lp, &[vpid]);
         }
         Ok(Status::SUCCESS)
     }
