@@ -101,12 +101,14 @@ impl Session {
                 }
                 Act::GuestStore { hpa, bytes } => world.hardware.write(*hpa, bytes),
                 Act::IntrPending { bits } => world.hardware.set_pending(lp.0, *bits),
+                // Neither changes a register, as the recordings show at the next entry.
                 Act::NativeMsr { write, input } => {
+                    let before = vcpu.regs.gpr;
                     set_gprs(input.iter(), vcpu);
                     compare_msr_exits(&mut world.book(), &at, *write, false, vcpu);
+                    vcpu.regs.gpr = before;
                 }
                 Act::NativeCrWrite { cr, input } => {
-                    set_gprs(input.iter(), vcpu);
                     let value = input.iter().next().map_or(0, |(_, value)| value);
                     compare_cr_exits(&mut world.book(), &at, *cr, value, false, vcpu);
                     write_cr(*cr, value, vcpu);

@@ -4,7 +4,7 @@
 //! only (the build leaves take it); the others have a lock of their own or are single atomic words.
 
 use crate::call::{Commit, Right};
-use crate::cpuid::TdCpuid;
+use crate::cpuid::{Component, TdCpuid};
 use crate::lock::{HpLock, ShareEx};
 use crate::msr::{MsrFeatures, VirtualVmxMsrs};
 use crate::sept::SeptTree;
@@ -292,6 +292,16 @@ impl Td {
             servtd_hash: Hash384::default(),
             migration: Migration::default(),
             sept: SeptTree::default(),
+        }
+    }
+    /// XBUFF_OFFSETS for this XFAM; those of other components keep their value.
+    pub fn keep_xbuff_layout(&mut self, _: &impl Right, xfam: Xfam, components: &[Component; 19]) {
+        let old = self.config.xbuff.offsets;
+        self.config.xbuff = xfam.layout(components);
+        for (n, offset) in self.config.xbuff.offsets.iter_mut().enumerate() {
+            if n < 2 || !xfam.has(1 << n) {
+                *offset = old[n];
+            }
         }
     }
     pub fn op_state(&self) -> OpState {

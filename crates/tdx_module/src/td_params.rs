@@ -65,6 +65,13 @@ impl Raw<'_> {
         })
     }
 
+    /// XFAM, if rows 5 and 6 let it pass: then the offsets of its components are the TD's, whatever comes later.
+    pub fn accepted_xfam(&self, sys: &SysInfo) -> Option<Xfam> {
+        let xfam = Xfam(self.u64(8));
+        let good = attributes_are_valid(self.u64(0)) && xfam.is_valid(supported(&sys.cpuid));
+        good.then_some(xfam)
+    }
+
     /// Rows 5 to 19: what the TD becomes, or the first refusal.
     pub fn check<M: Machine>(
         &self,
@@ -76,11 +83,8 @@ impl Raw<'_> {
         let invalid = |op| Status::OPERAND_INVALID.with_operand(op);
         let need = |ok: bool, op| if ok { Ok(()) } else { Err(invalid(op)) };
         let attributes = self.u64(0);
-        let exclusive = attributes::DEBUG | attributes::PERFMON;
         let migratable = attributes & attributes::MIGRATABLE != 0;
-        let good =
-            attributes & !ATTRIBUTES_ALLOWED == 0 && !(migratable && attributes & exclusive != 0);
-        need(good, OperandId::ATTRIBUTES)?;
+        need(attributes_are_valid(attributes), OperandId::ATTRIBUTES)?;
         let xfam = Xfam(self.u64(8));
         need(xfam.is_valid(supported(&sys.cpuid)), OperandId::XFAM)?;
         let max_vcpus = self.u16(16);
@@ -154,10 +158,16 @@ impl Raw<'_> {
             features,
             vmx: VirtualVmxMsrs::new(&sys.vmx, &features, debug, cpuid.monitor),
             msr_bitmap: Box::new(features.bitmap()),
-            xbuff: xfam.layout(&sys.cpuid.components),
+            xbuff: td.config.xbuff,
             cpuid,
         })
     }
+}
+
+fn attributes_are_valid(attributes: u64) -> bool {
+    let exclusive = attributes::DEBUG | attributes::PERFMON;
+    let migratable = attributes & attributes::MIGRATABLE != 0;
+    attributes & !ATTRIBUTES_ALLOWED == 0 && !(migratable && attributes & exclusive != 0)
 }
 
 /// Write-back, 4 or 5 levels as the CPU and the GPA width allow, nothing else.

@@ -1,6 +1,7 @@
 //! The state of a vCPU after TDH.VP.INIT (guest-virtualization.md 1 and 2).
 
 use super::cr::CrOwnership;
+use super::l2::L2Vmcs;
 use super::tdvps::class;
 use crate::msr::{VmxCapabilities, initial_control};
 use crate::sys::SysInfo;
@@ -19,6 +20,9 @@ const NO_ADDRESS: u64 = u64::MAX;
 /// Fields of L2 VMs that start as "no address" or "no deadline"; index 0 belongs to L1.
 const ALL_ONES_FIELDS: [u32; 7] = [0x58, 0x98, 0xB4, 0x100, 0x104, 0x110, 0x114];
 
+/// Classes of the MSR bitmaps of VM 1, 2 and 3, each followed by its shadow's.
+pub const L2_BITMAPS: [u8; 6] = [37, 38, 45, 46, 53, 54];
+
 /// VMCS fields that are constants of the module and that nothing here acts on.
 const VMCS_ALL_ONES: [u32; 16] = [
     0x2000, 0x2002, 0x2006, 0x2008, 0x200A, 0x200C, 0x200E, 0x2014, 0x2024, 0x2026, 0x2028, 0x202E,
@@ -30,7 +34,8 @@ pub struct Initial<'a> {
     pub sys: &'a SysInfo,
     pub vmx: &'a VmxCapabilities,
     pub td: &'a Td,
-    pub tdvpr: Hpa,
+    /// TDVPS pages, TDVPR first.
+    pub pages: &'a [Hpa],
     /// VCPU_INDEX.
     pub index: u32,
     /// RDX of TDH.VP.INIT.
@@ -150,17 +155,32 @@ impl Initial<'_> {
         vmcs.extend([
             (0x2004, keyed_page(MSR_BITMAP_PAGE)),
             (0x201A, config.eptp),
-            (0x202A, sys.join(td.keyed(self.tdvpr))),
+            (
+                0x202A,
+                self.pages
+                    .first()
+                    .map_or(0, |tdvpr| sys.join(td.keyed(*tdvpr))),
+            ),
             (0x2038, zero_page),
             (0x203A, zero_page),
             (0x203C, zero_page),
             (0x4026, td.hkid.0 as u64),
         ]);
+        let l2 = (1..=config.num_l2_vms).map(|vm| L2Vmcs::new(sys, self.vmx, td, self.pages, vm));
+        data.extra.l2 = l2.collect();
+        let vms = u32::from(config.num_l2_vms);
         let fields = &mut data.extra.fields;
-        for first in ALL_ONES_FIELDS {
-            fields.extend((0..4).map(|vm| ((class::MANAGEMENT, first + vm), NO_ADDRESS)));
+        // The MSR bitmaps of L2 VMs, effective and shadow, start with every access exiting.
+        for class in L2_BITMAPS
+            .into_iter()
+            .take(2 * usize::from(config.num_l2_vms))
+        {
+            fields.extend((0..512).map(|n| ((class, n), NO_ADDRESS)));
         }
-        fields.extend((0..4).map(|vm| ((class::MANAGEMENT, 0xAC + vm), 0xFFFF)));
+        for first in ALL_ONES_FIELDS {
+            fields.extend((0..=vms).map(|vm| ((class::MANAGEMENT, first + vm), NO_ADDRESS)));
+        }
+        fields.extend((0..=vms).map(|vm| ((class::MANAGEMENT, 0xAC + vm), 0xFFFF)));
         let management = [
             (0x80, owned.cr0_mask & !1),
             (0x81, 0x20),

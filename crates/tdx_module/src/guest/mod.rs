@@ -9,6 +9,7 @@ mod dispatch;
 mod ept_exit;
 pub mod initial;
 pub mod inject;
+pub mod l2;
 pub mod memory;
 mod msr_exit;
 mod operand;
@@ -31,6 +32,7 @@ use crate::td::{Td, config_flags};
 use crate::vp::{Vp, VpData};
 use crate::xstate::Xbuff;
 use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 use memory::TdMemory;
 use x86_arch::Gpr;
 
@@ -43,6 +45,8 @@ pub struct VpExtra {
     pub vmcs: vmcs::VmcsExtra,
     /// TDVPS fields without a home of their own, by class and field code; a field that is not there is 0.
     pub fields: BTreeMap<(u8, u32), u64>,
+    /// VMCSs of the L2 VMs, VM 1 first.
+    pub l2: Vec<l2::L2Vmcs>,
     /// CPUID_CONTROL: #VE for a CPUID row, bit 0 at CPL 0, bit 1 above.
     pub cpuid_control: [u8; 128],
     /// The vCPU entered on the processor it is associated with.
@@ -57,6 +61,7 @@ impl Default for VpExtra {
             xbuff: Xbuff::new(),
             vmcs: vmcs::VmcsExtra::default(),
             fields: BTreeMap::new(),
+            l2: Vec::new(),
             cpuid_control: [0; 128],
             entered_here: false,
             entered: false,

@@ -16,6 +16,17 @@ pub mod encoding {
     pub const PML_ADDRESS: u32 = 0x200E;
     pub const POSTED_DESCRIPTOR: u32 = 0x2016;
     pub const SHARED_EPTP: u32 = 0x203C;
+    pub const L2_VAPIC: u32 = 0x2012;
+    pub const EPTP: u32 = 0x201A;
+    pub const TERTIARY_CONTROLS: u32 = 0x2034;
+    pub const HLAT_POINTER: u32 = 0x2040;
+    pub const PRIMARY_CONTROLS: u32 = 0x4002;
+    pub const PLE_GAP: u32 = 0x4020;
+    pub const PLE_WINDOW: u32 = 0x4022;
+    pub const CR0_MASK: u32 = 0x6000;
+    pub const CR4_MASK: u32 = 0x6002;
+    pub const CR0_SHADOW: u32 = 0x6004;
+    pub const CR4_SHADOW: u32 = 0x6006;
     pub const GUEST_CR0: u32 = 0x6800;
     pub const GUEST_CR3: u32 = 0x6802;
     pub const GUEST_CR4: u32 = 0x6804;

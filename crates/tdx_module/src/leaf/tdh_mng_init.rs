@@ -31,6 +31,11 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     let mut params = [0; SIZE];
     call.read_shared(params_at, &mut params)?;
     let sys = call.module.sys()?;
+    if let Some(xfam) = Raw(&params).accepted_xfam(sys) {
+        // Offsets of components that an earlier, refused XFAM had stay.
+        let right = call.sticky();
+        td.keep_xbuff_layout(&right, xfam, &sys.cpuid.components);
+    }
     let config = match Raw(&params).check(machine, call.lp, sys, &td) {
         Ok(config) => config,
         Err(bad) => {

@@ -46,11 +46,12 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
 
     let commit = call.commit();
     let fms_row = cpuid::find(1, 0).unwrap_or(0);
+    let pages = vp.pages.clone();
     let initial = Initial {
         sys,
         vmx: &sys.vmx,
         td: &td,
-        tdvpr: vp.tdvpr,
+        pages: &pages,
         index,
         argument: call.get(Gpr::Rdx),
         fms: sys.cpuid.finished()[fms_row][cpuid::EAX],

@@ -40,10 +40,11 @@ pub fn dump(
             if !whole {
                 return Err(Status::METADATA_FIELD_ID_INCORRECT.into());
             }
-            if accessor.masks(field.row).read == 0 {
-                return Err(Status::METADATA_FIELD_NOT_READABLE.into());
+            match accessor.masks(field.row).read {
+                // A field that the caller may not read is passed over.
+                0 => scope.next_field(accessor, &field),
+                _ => Some(field),
             }
-            Some(field)
         }
     };
     let mut list = Builder::default();

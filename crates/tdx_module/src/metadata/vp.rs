@@ -1,12 +1,12 @@
 //! Fields of a vCPU: its VMCS and the rest of TDVPS (host-metadata.md 4).
 
 use super::{Accessor, Field, Scope, combine};
-use crate::guest::initial::{real_spec_ctrl, seen_spec_ctrl};
+use crate::guest::initial::{L2_BITMAPS, real_spec_ctrl, seen_spec_ctrl};
 use crate::guest::tdvps::{self, class};
 use crate::guest::vmcs::{self, encoding};
 use crate::machine::Machine;
 use crate::module::Module;
-use crate::refusal::{NOT_MODELLED, Stop};
+use crate::refusal::Stop;
 use crate::sys::SysInfo;
 use crate::td::Td;
 use crate::vp::{Vp, VpData};
@@ -106,10 +106,16 @@ impl<M: Machine> VpFields<'_, M> {
 
     /// The whole element as the accessor sees it, before masks.
     fn shown(&self, field: &Field) -> Result<u64, Stop> {
-        if field.l2_vm.is_some() {
-            return Err(NOT_MODELLED.into());
-        }
         let (class, code) = (field.class(), field.code());
+        if let Some(vm) = field.l2_vm {
+            return Ok(self.shown_l2(u32::from(vm), code));
+        }
+        if let Some(bitmap) = L2_BITMAPS.iter().position(|l2| *l2 == class)
+            && self.accessor == Accessor::Guest
+        {
+            // L1 sees what it wrote, not what is in force.
+            return Ok(self.management(L2_BITMAPS[bitmap | 1], code));
+        }
         if class == class::VMCS {
             return Ok(vmcs::read(&self.data.vcpu, &self.data.extra.vmcs, code));
         }
@@ -127,6 +133,11 @@ impl<M: Machine> VpFields<'_, M> {
                 Some(AddressKind::SharedHpa(4096))
             }
             (class::VMCS, encoding::GUEST_CR3) => Some(AddressKind::PrivateGpa),
+            (class::VMCS, encoding::L2_VAPIC | encoding::HLAT_POINTER | 0x280A..=0x2810)
+                if field.l2_vm.is_some() =>
+            {
+                Some(AddressKind::PrivateGpa)
+            }
             _ => None,
         }
     }
@@ -140,7 +151,19 @@ impl<M: Machine> VpFields<'_, M> {
 
     fn store(&mut self, field: &Field, new: u64, write_mask: u64) -> Result<(), Stop> {
         let (class, code) = (field.class(), field.code());
+        if let Some(vm) = field.l2_vm {
+            return self.store_l2(u32::from(vm), code, new, write_mask);
+        }
         match class {
+            37 | 45 | 53 => {
+                let td_bitmap = &self.td.config.msr_bitmap.bits[code as usize / 128];
+                let at = code as usize % 128 * 8;
+                let always =
+                    u64::from_le_bytes(td_bitmap[at..at + 8].try_into().unwrap_or([0xFF; 8]));
+                tdvps::write(self.data, class + 1, code, new);
+                tdvps::write(self.data, class, code, new | always);
+                Ok(())
+            }
             class::VMCS => self.store_vmcs(code, new, write_mask),
             class::XBUFF if self.xbuff_is_fixed(code) => {
                 Err(Status::METADATA_FIELD_NOT_WRITABLE.into())
@@ -255,6 +278,173 @@ impl<M: Machine> VpFields<'_, M> {
         }
         vmcs::write(&mut self.data.vcpu, &mut self.data.extra.vmcs, code, value);
         Ok(())
+    }
+
+    fn management(&self, class: u8, code: u32) -> u64 {
+        tdvps::read(self.vp, self.data, self.td, self.sys, class, code)
+    }
+
+    /// A field of the L2 VMCS of VM `vm` as the accessor sees it.
+    fn shown_l2(&self, vm: u32, code: u32) -> u64 {
+        let guest = self.accessor == Accessor::Guest;
+        let value = self
+            .data
+            .extra
+            .l2
+            .get(vm as usize - 1)
+            .map_or(0, |l2| l2.read(code));
+        let management = |first: u32| self.management(class::MANAGEMENT, first + vm);
+        let base = |code: u32| self.management(class::MANAGEMENT, code);
+        match code {
+            encoding::SHARED_EPTP => management(0xB4),
+            encoding::L2_VAPIC => management(0x110),
+            encoding::CR0_MASK if guest => management(0x84),
+            encoding::CR0_SHADOW if guest => management(0x88),
+            encoding::CR4_MASK if guest => management(0x8C),
+            encoding::CR4_SHADOW if guest => management(0x90),
+            encoding::PLE_GAP if guest => management(0xA4),
+            encoding::PLE_WINDOW if guest => management(0xA8),
+            encoding::GUEST_CR0 if guest => value & !base(0x80) | base(0x81) & base(0x80),
+            encoding::GUEST_CR4 if guest => value & !base(0x82) | base(0x83) & base(0x82),
+            _ => value,
+        }
+    }
+
+    /// Writes a field of the L2 VMCS of VM `vm` (host-metadata.md 4.2).
+    fn store_l2(&mut self, vm: u32, code: u32, new: u64, write_mask: u64) -> Result<(), Stop> {
+        let invalid = || Err(Status::METADATA_FIELD_VALUE_NOT_VALID.into());
+        let base = |this: &Self, code: u32| this.management(class::MANAGEMENT, code);
+        let current = self
+            .data
+            .extra
+            .l2
+            .get(vm as usize - 1)
+            .map_or(0, |l2| l2.read(code));
+        let mut value = new;
+        match code {
+            encoding::GUEST_CR0 | encoding::GUEST_CR4 => {
+                let first = if code == encoding::GUEST_CR0 {
+                    0x80
+                } else {
+                    0x82
+                };
+                let (mask, shadow) = (base(self, first), base(self, first + 1));
+                if (new ^ shadow) & mask != 0 {
+                    return invalid();
+                }
+                value = new & !mask | current & mask;
+            }
+            encoding::CR0_MASK | encoding::CR0_SHADOW => {
+                return self.store_l2_cr(vm, code, new, 0x80, 0x84);
+            }
+            encoding::CR4_MASK | encoding::CR4_SHADOW => {
+                return self.store_l2_cr(vm, code, new, 0x82, 0x8C);
+            }
+            encoding::SHARED_EPTP => {
+                tdvps::write(self.data, class::MANAGEMENT, 0xB4 + vm, new);
+                if self.management(class::MANAGEMENT, 0x50 + vm) & 1 == 0 {
+                    return Ok(());
+                }
+            }
+            encoding::L2_VAPIC => {
+                tdvps::write(self.data, class::MANAGEMENT, 0x110 + vm, new);
+                tdvps::write(self.data, class::MANAGEMENT, 0x114 + vm, u64::MAX);
+                return Ok(());
+            }
+            encoding::IA32_DEBUGCTL => {
+                if new & TR != 0 && new & BTS == 0 && !self.td.config.is_debug() {
+                    return invalid();
+                }
+                value = new & !UNCORE_PMI | self.host_debugctl & UNCORE_PMI;
+            }
+            encoding::EPTP => {
+                const SUPERVISOR_SHADOW_STACK: u64 = 1 << 7;
+                if new & SUPERVISOR_SHADOW_STACK != 0 && !self.td.config.xfam.has_all(Xfam::CET) {
+                    return invalid();
+                }
+            }
+            encoding::PRIMARY_CONTROLS
+            | encoding::SECONDARY_CONTROLS
+            | encoding::TERTIARY_CONTROLS => {
+                if !self.l2_controls_fit(code, new, write_mask) {
+                    return invalid();
+                }
+            }
+            encoding::PLE_GAP | encoding::PLE_WINDOW if self.accessor == Accessor::Guest => {
+                let shadow = if code == encoding::PLE_GAP {
+                    0xA4
+                } else {
+                    0xA8
+                };
+                tdvps::write(self.data, class::MANAGEMENT, shadow + vm, new);
+                let scaled = u128::from(new) << 48;
+                let native = scaled
+                    .checked_div(u128::from(self.td.config.tsc_multiplier))
+                    .unwrap_or(u128::MAX);
+                if native > u128::from(u32::MAX) {
+                    return invalid();
+                }
+                value = native as u64;
+            }
+            _ => {}
+        }
+        if let Some(l2) = self.data.extra.l2.get_mut(vm as usize - 1) {
+            l2.0.insert(code, value);
+        }
+        Ok(())
+    }
+
+    /// Mask or read shadow of CR0 or CR4: L1's own, and with the module's base the effective one.
+    fn store_l2_cr(
+        &mut self,
+        vm: u32,
+        code: u32,
+        new: u64,
+        base: u32,
+        shadow: u32,
+    ) -> Result<(), Stop> {
+        let is_shadow = matches!(code, encoding::CR0_SHADOW | encoding::CR4_SHADOW);
+        let own = shadow + vm + if is_shadow { 4 } else { 0 };
+        tdvps::write(self.data, class::MANAGEMENT, own, new);
+        let read = |code| self.management(class::MANAGEMENT, code);
+        let (base_mask, base_shadow) = (read(base), read(base + 1));
+        let (mask, seen) = (read(shadow + vm), read(shadow + 4 + vm));
+        let (mask_field, shadow_field) = match base {
+            0x80 => (encoding::CR0_MASK, encoding::CR0_SHADOW),
+            _ => (encoding::CR4_MASK, encoding::CR4_SHADOW),
+        };
+        if let Some(l2) = self.data.extra.l2.get_mut(vm as usize - 1) {
+            l2.0.insert(mask_field, base_mask | mask);
+            l2.0.insert(shadow_field, base_mask & !mask & base_shadow | mask & seen);
+        }
+        Ok(())
+    }
+
+    /// Whether control bits within the write mask are possible: for a debugger on the CPU, else for the TD.
+    fn l2_controls_fit(&self, code: u32, new: u64, write_mask: u64) -> bool {
+        let native = self.accessor == Accessor::HostDebug || self.accessor == Accessor::Host;
+        let (cpu, td) = (&self.sys.vmx, &self.td.config.vmx);
+        let capability = match code {
+            encoding::PRIMARY_CONTROLS => {
+                if native {
+                    cpu.primary
+                } else {
+                    td.primary
+                }
+            }
+            encoding::SECONDARY_CONTROLS => {
+                if native {
+                    cpu.secondary
+                } else {
+                    td.secondary
+                }
+            }
+            _ => {
+                let may = if native { cpu.tertiary } else { td.tertiary };
+                return new & !may & write_mask == 0;
+            }
+        };
+        (!new & capability & 0xFFFF_FFFF | new & !(capability >> 32)) & write_mask == 0
     }
 
     fn shadow(&mut self, (class, code): (u8, u32), value: u64) {

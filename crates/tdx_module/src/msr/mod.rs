@@ -11,7 +11,7 @@ pub use arch_capabilities::{
     virtual_arch_capabilities,
 };
 pub use table::RANGES;
-pub use vmx::{VirtualVmxMsrs, VmxCapabilities, initial_control};
+pub use vmx::{L2Controls, VirtualVmxMsrs, VmxCapabilities, initial_control};
 
 use crate::cpuid::TdCpuid;
 use crate::xstate::Xfam;

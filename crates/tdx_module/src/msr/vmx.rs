@@ -65,6 +65,48 @@ pub const fn initial_control(constant: u32, unknown: u32, capability: u64) -> u3
     constant | (unknown & capability as u32)
 }
 
+/// Controls that L1 may choose for its L2 VMs.
+pub const L2_PRIMARY_WRITABLE: u32 = 0x48D9_9A04;
+pub const L2_SECONDARY_WRITABLE: u32 = 0x0C51_3E0C;
+const RDPMC: u32 = 1 << 11;
+const WAITPKG: u32 = 1 << 26;
+const PCONFIG: u32 = 1 << 27;
+
+/// VM-execution controls of an L2 VM after VP.INIT.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct L2Controls {
+    pub pin: u32,
+    pub primary: u32,
+    pub secondary: u32,
+    pub exit: u32,
+    pub entry: u32,
+}
+
+impl L2Controls {
+    pub fn new(cpu: &VmxCapabilities, features: &MsrFeatures, debug: bool, monitor: bool) -> Self {
+        const MONITOR_MWAIT: u32 = 1 << 29 | 1 << 10;
+        let perf = features.perfmon || debug;
+        Self {
+            pin: initial_control(0x29, 0xFFFF_FF16, cpu.pin),
+            primary: initial_control(0x9122_0088, 0x0404_6173, cpu.primary)
+                | bits(!monitor, MONITOR_MWAIT)
+                | bits(!features.perfmon, RDPMC),
+            secondary: 0x1338_B3FA
+                | bits(features.waitpkg, WAITPKG)
+                | bits(features.mktme, PCONFIG),
+            exit: initial_control(0x1F3C_8204, 0x0003_6DFB, cpu.exit)
+                | bits(perf, 1 << 12 | 1 << 30),
+            entry: initial_control(0x003E_C004, 0xFF80_11FB, cpu.entry)
+                | bits(perf, 1 << 13)
+                | bits(features.pks || debug, 1 << 22),
+        }
+    }
+}
+
+const fn bits(on: bool, mask: u32) -> u32 {
+    if on { mask } else { 0 }
+}
+
 /// What RDMSR of the VMX capabilities gives in L1.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct VirtualVmxMsrs {
@@ -86,27 +128,10 @@ pub struct VirtualVmxMsrs {
 
 impl VirtualVmxMsrs {
     pub fn new(cpu: &VmxCapabilities, features: &MsrFeatures, debug: bool, monitor: bool) -> Self {
-        const L2_PRIMARY_WRITABLE: u32 = 0x48D9_9A04;
-        const RDPMC: u32 = 1 << 11;
-        const MONITOR_MWAIT: u32 = 1 << 29 | 1 << 10;
-        const L2_SECONDARY_WRITABLE: u32 = 0x0C51_3E0C;
-        const WAITPKG: u32 = 1 << 26;
-        const PCONFIG: u32 = 1 << 27;
-        let bit = |on: bool, mask: u32| if on { mask } else { 0 };
-
-        let primary = initial_control(0x9122_0088, 0x0404_6173, cpu.primary)
-            | bit(!monitor, MONITOR_MWAIT)
-            | bit(!features.perfmon, RDPMC);
-        let primary_writable = L2_PRIMARY_WRITABLE & !bit(!features.perfmon, RDPMC);
-        let optional = bit(features.waitpkg, WAITPKG) | bit(features.mktme, PCONFIG);
-        let secondary = 0x1338_B3FA | optional;
+        let initial = L2Controls::new(cpu, features, debug, monitor);
+        let primary_writable = L2_PRIMARY_WRITABLE & !bits(!features.perfmon, RDPMC);
+        let optional = bits(features.waitpkg, WAITPKG) | bits(features.mktme, PCONFIG);
         let secondary_writable = L2_SECONDARY_WRITABLE & !(WAITPKG | PCONFIG) | optional;
-        let perf = features.perfmon || debug;
-        let exit =
-            initial_control(0x1F3C_8204, 0x0003_6DFB, cpu.exit) | bit(perf, 1 << 12 | 1 << 30);
-        let entry = initial_control(0x003E_C004, 0xFF80_11FB, cpu.entry)
-            | bit(perf, 1 << 13)
-            | bit(features.pks || debug, 1 << 22);
         let cr4_writable = cpu.l2_cr4_writable(features);
         Self {
             basic: 0x01C0_0000_0000_0000,
@@ -115,14 +140,14 @@ impl VirtualVmxMsrs {
             cr0_fixed1: 0x21 | 0x8005_001F,
             cr4_fixed0: 0x2040 & !cr4_writable,
             cr4_fixed1: 0x2040 | cr4_writable,
-            secondary: allowed(secondary, secondary_writable),
+            secondary: allowed(initial.secondary, secondary_writable),
             ept_vpid: 0x43_0001
                 | (features.xfam.has(1 << 12) as u64) << 23
                 | cpu.ept_vpid & 0x3F << 48,
-            pin: allowed(initial_control(0x29, 0xFFFF_FF16, cpu.pin), 0),
-            primary: allowed(primary, primary_writable),
-            exit: allowed(exit, 0),
-            entry: allowed(entry, 0x200),
+            pin: allowed(initial.pin, 0),
+            primary: allowed(initial.primary, primary_writable),
+            exit: allowed(initial.exit, 0),
+            entry: allowed(initial.entry, 0x200),
             vmfunc: 0,
             tertiary: 0x8E,
         }

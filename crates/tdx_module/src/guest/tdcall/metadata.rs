@@ -137,11 +137,11 @@ impl<M: Machine> Guest<'_, M> {
 
     pub(super) fn sys_rdall(&mut self) -> LeafEnd {
         let (page, start) = (self.get(Gpr::Rdx), self.get(Gpr::R8));
+        self.set(Gpr::R8, FieldId::NULL.0);
         if !page.is_multiple_of(4096) {
             return Err(invalid(OperandId::RDX));
         }
         let to = self.operand(page, READ_WRITE, Half::Private, OperandId::RDX)?;
-        self.set(Gpr::R8, FieldId::NULL.0);
         let list = self.module.sys_list(Accessor::Guest, start)?;
         self.write_memory(to, &list.bytes)?;
         self.set(Gpr::R8, list.next.0);
