@@ -14,7 +14,7 @@ use core::arch::naked_asm;
 
 use tdx_abi::{LeafWord, Status};
 
-use super::stub::{self, failed, variant};
+use super::stub::{self, variant};
 use crate::{NoSeam, SeamcallLp, TdxModuleArgs, Traffic, VpEntry};
 
 /// Pushes what an exit may change among the registers that the caller owns, and the `VpEntry`.
@@ -206,7 +206,7 @@ macro_rules! each_xmm {
 /// Labels: 2 the instruction, 3 an asynchronous exit, 4 a TDVMCALL, 5 used locally, 6 its general form, 7 RAX ends in
 /// 77 without being 77, 8 and 9 as in the stubs; from 20 on the entry that answers a TDVMCALL.
 macro_rules! enter {
-    ($(#[$doc:meta])* $name:ident, $call:literal) => {
+    ($(#[$doc:meta])* $name:ident, $call:expr $(, $operand:ident = sym $symbol:path)?) => {
         $(#[$doc])*
         #[unsafe(naked)]
         pub unsafe extern "sysv64" fn $name(entry: *mut VpEntry<'_>) -> u64 {
@@ -339,6 +339,7 @@ macro_rules! enter {
                     "pop rdi", "pop r15", "pop r14", "pop r13", "pop r12", "pop rbx", "pop rbp",
                     "ret"
                 ),
+                $($operand = sym $symbol)?
             )
         }
     };

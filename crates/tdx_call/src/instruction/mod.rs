@@ -2,9 +2,13 @@
 //!
 //! `66 0F 01 CF` is SEAMCALL, `66 0F 01 CC` is TDCALL. Everything here is machine code for x86-64 ELF targets.
 
-mod entry;
-mod fixup;
+// The macros of a stub's text are used by the modules after it.
+#[macro_use]
 mod stub;
+#[macro_use]
+mod entry;
+pub mod evidence;
+mod fixup;
 
 pub use entry::{HostState, LeaveChanged, SeamLp, enter};
 pub use fixup::{Fixup, fixup_of, fixups};

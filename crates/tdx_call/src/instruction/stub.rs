@@ -101,7 +101,6 @@ macro_rules! failed {
         )
     };
 }
-pub(super) use failed;
 
 stub! {
     /// Linux's `__seamcall`: RCX, RDX and R8 to R11 from `args`, no output but RAX.
