@@ -15,6 +15,7 @@ const TABLES: u64 = 0x1_0000;
 const GDT: u64 = 0x8000;
 const PARAMS: u64 = 0x7000;
 const COMMAND_LINE: u64 = 0x2_0000;
+const RSDP: u64 = 0xE_0000;
 const KERNEL: u64 = 16 << 20;
 
 struct Machine {
@@ -142,28 +143,11 @@ fn load(guest: &mut FlatGuest, image: &[u8], initrd: Option<&[u8]>, append: &str
         params[entry + 16] = 1;
     }
     params[0x1E8] = 2;
-    // An MP table with one processor: without one (or ACPI) Linux does not use its local APIC.
-    let mut table = vec![0u8; 64];
-    table[..4].copy_from_slice(b"PCMP");
-    table[4..6].copy_from_slice(&64u16.to_le_bytes());
-    table[6] = 4;
-    table[8..28].copy_from_slice(b"SWTDX   ENGINE      ");
-    table[34] = 1;
-    table[36..40].copy_from_slice(&0xFEE0_0000u32.to_le_bytes());
-    table[46] = 0x14;
-    table[47] = 3;
-    table[7] = table.iter().fold(0u8, |sum, b| sum.wrapping_sub(*b));
-    guest.put(0xF_0010, &table);
-    let mut pointer = [0u8; 16];
-    pointer[..4].copy_from_slice(b"_MP_");
-    pointer[4..8].copy_from_slice(&0xF_0010u32.to_le_bytes());
-    pointer[8] = 1;
-    pointer[9] = 4;
-    pointer[10] = pointer.iter().fold(0u8, |sum, b| sum.wrapping_sub(*b));
-    guest.put(0xF_0000, &pointer);
+    acpi(guest);
+    params[0x70..0x78].copy_from_slice(&RSDP.to_le_bytes());
     guest.put(PARAMS, &params);
     let line = format!(
-        "console=ttyS0 earlyprintk=serial,ttyS0 acpi=off nokaslr tsc=reliable no_timer_check {append}\0"
+        "console=ttyS0 earlyprintk=serial,ttyS0 nokaslr tsc=reliable no_timer_check {append}\0"
     );
     guest.put(COMMAND_LINE, line.as_bytes());
 
@@ -210,6 +194,46 @@ fn load(guest: &mut FlatGuest, image: &[u8], initrd: Option<&[u8]>, append: &str
         vcpu.msr_bitmap.set(msr, true, false);
     }
     vcpu
+}
+
+/// The least ACPI that gets Linux to use its local APIC: hardware-reduced FADT, an empty DSDT, one x2APIC.
+fn acpi(guest: &mut FlatGuest) {
+    fn table(name: &[u8; 4], revision: u8, body: &[u8]) -> Vec<u8> {
+        let mut t = name.to_vec();
+        t.extend((36 + body.len() as u32).to_le_bytes());
+        t.extend([revision, 0]);
+        t.extend(b"SWTDX SWTDX   ");
+        t.extend([1, 0, 0, 0, b'S', b'W', b'T', b'D', 1, 0, 0, 0]);
+        t.extend(body);
+        t[9] = t.iter().fold(0, |sum, b| sum.wrapping_sub(*b));
+        t
+    }
+    let mut fadt = vec![0u8; 276 - 36];
+    fadt[40 - 36..44 - 36].copy_from_slice(&0xE_1000u32.to_le_bytes());
+    fadt[112 - 36..116 - 36].copy_from_slice(&(1u32 << 20).to_le_bytes());
+    fadt[140 - 36..148 - 36].copy_from_slice(&0xE_1000u64.to_le_bytes());
+    let mut madt = 0xFEE0_0000u32.to_le_bytes().to_vec();
+    madt.extend([0, 0, 0, 0, 9, 16, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    let mut xsdt = vec![];
+    for (address, bytes) in [
+        (0xE_1000u64, table(b"DSDT", 2, &[])),
+        (0xE_2000, table(b"FACP", 6, &fadt)),
+        (0xE_3000, table(b"APIC", 5, &madt)),
+    ] {
+        guest.put(address, &bytes);
+        if address != 0xE_1000 {
+            xsdt.extend(address.to_le_bytes());
+        }
+    }
+    guest.put(0xE_4000, &table(b"XSDT", 1, &xsdt));
+    let mut rsdp = b"RSD PTR ".to_vec();
+    rsdp.extend([0, b'S', b'W', b'T', b'D', b'X', b' ', 2, 0, 0, 0, 0]);
+    rsdp[8] = rsdp.iter().fold(0, |sum, b| sum.wrapping_sub(*b));
+    rsdp.extend(36u32.to_le_bytes());
+    rsdp.extend(0xE_4000u64.to_le_bytes());
+    rsdp.extend([0, 0, 0, 0]);
+    rsdp[32] = rsdp.iter().fold(0, |sum, b| sum.wrapping_sub(*b));
+    guest.put(RSDP, &rsdp);
 }
 
 impl Machine {
