@@ -45,6 +45,8 @@ pub mod vp;
 pub mod xstate;
 
 #[cfg(test)]
+mod sweep;
+#[cfg(test)]
 mod testing;
 
 pub use machine::{

@@ -175,6 +175,7 @@ pub fn check_smrr(mtrrcap: u64, base: u64, mask: u64, cmrs: &[Range<u64>]) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec::Vec;
 
     #[test]
     fn memory_ranges_must_ascend_in_whole_pages() {
@@ -186,14 +187,14 @@ mod tests {
         ] {
             assert_eq!(check_cmrs(&bad, 0), Err(Status::CMR_LIST_INVALID));
         }
-        let keyed = [0x4000_0000_0000..0x4000_0020_0000];
+        let keyed = core::iter::once(0x4000_0000_0000..0x4000_0020_0000).collect::<Vec<_>>();
         assert!(check_cmrs(&keyed, 0x3F << 46).is_err());
     }
 
     #[test]
     fn a_system_management_range_lies_in_no_cmr() {
         let check = |base, cmrs: &[Range<u64>]| check_smrr(0xFD0A, base, 0xFE00_0C00, cmrs);
-        assert_eq!(check(0x9000_0006, &[0..0x8000_0000]), Ok(()));
+        assert_eq!(check(0x9000_0006, &[0..0x8000_0000, 0..0]), Ok(()));
         let overlap = Status::SMRR_OVERLAPS_CMR.with_details(0x100);
         assert_eq!(
             check(0x9000_0006, &[0..0x1000, 0x8200_0000..0xC000_0000]),

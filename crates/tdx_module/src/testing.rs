@@ -15,8 +15,6 @@ use tdx_abi::{HostLeaf, LeafWord, Status};
 use x86_arch::vmx::Vcpu;
 use x86_arch::{ExitReason, Gpr, Hkid, Hpa, KeyedHpa, SecondLevel, VmExit};
 
-/// Key-ID bits of the flat machine's addresses.
-pub const KEYID_BITS: u32 = 6;
 pub const GLOBAL_HKID: u64 = 32;
 /// Where TDMR memory starts.
 pub const TDMR: u64 = 1 << 32;

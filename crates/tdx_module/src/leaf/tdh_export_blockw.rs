@@ -11,6 +11,7 @@ use x86_arch::Gpr;
 pub const ROW: Row = Row {
     op_states: OpStates::row([0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]),
     inputs: &[Gpr::Rcx, Gpr::Rdx],
+    interruptible: true,
     ..Row::new(HostLeaf::EXPORT_BLOCKW)
 };
 

@@ -15,6 +15,7 @@ pub const ROW: Row = Row {
     op_states: OpStates::row([0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 0]),
     inputs: &[Gpr::Rcx, Gpr::R8, Gpr::R9, Gpr::R10],
     outputs: &[Gpr::Rdx],
+    interruptible: true,
     ..Row::new(HostLeaf::EXPORT_STATE_IMMUTABLE)
 };
 

@@ -11,6 +11,7 @@ use x86_arch::Gpr;
 pub const ROW: Row = Row {
     op_states: OpStates::row([0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 0]),
     inputs: &[Gpr::Rcx, Gpr::Rdx, Gpr::R8, Gpr::R9, Gpr::R10, Gpr::R11, Gpr::R12, Gpr::R13],
+    interruptible: true,
     ..Row::new(HostLeaf::IMPORT_MEM)
 };
 

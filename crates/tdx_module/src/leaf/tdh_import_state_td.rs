@@ -12,6 +12,7 @@ pub const ROW: Row = Row {
     op_states: OpStates::row([0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0]),
     inputs: &[Gpr::Rcx, Gpr::R8, Gpr::R9, Gpr::R10],
     outputs: &[Gpr::Rcx, Gpr::Rdx],
+    interruptible: true,
     ..Row::new(HostLeaf::IMPORT_STATE_TD)
 };
 

@@ -56,8 +56,9 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
         call.page_at(pages.0[0], OperandId::R8, Want::Exclusive, PageType::Free)?;
     let table = pages.address(0);
     let mut l2 = Vec::new();
-    for vm in 1..=td.config.num_l2_vms as usize {
-        let op = operand_of(PAGES[vm]);
+    let l2_vms = td.config.num_l2_vms as usize;
+    for (vm, reg) in PAGES.into_iter().enumerate().skip(1).take(l2_vms) {
+        let op = operand_of(reg);
         let aliased = before.aliases() >> (vm - 1) & 1 != 0;
         if !pages.is_given(vm) {
             if aliased {
@@ -116,8 +117,8 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
         parent_entry = parent_entry.with_alias(vm);
     }
     entry.write(&commit, parent_entry);
-    for vm in 1..=td.config.num_l2_vms as usize {
-        call.set(PAGES[vm], pages.0[vm]);
+    for (reg, page) in PAGES.into_iter().zip(pages.0).skip(1).take(l2_vms) {
+        call.set(reg, page);
     }
     Ok(commit.done())
 }

@@ -30,7 +30,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     }
     let list = call.shared_hpa(Gpr::Rcx, 512)?;
     let count = call.get(Gpr::Rdx);
-    if count > MAX_TDMRS || count < 1 {
+    if !(1..=MAX_TDMRS).contains(&count) {
         return Err(Refusal::Invalid(OperandId::RDX).into());
     }
     let sys = module.sys()?;

@@ -71,7 +71,12 @@ impl SeptStates {
     }
 }
 
-const TLB_TRACKING: SeptStates = SeptStates(0xFFFF & !(1 << 0 | 1 << 1 | 1 << 7 | 1 << 13));
+const TLB_TRACKING: SeptStates = SeptStates::ALL.without(&[
+    SeptState::Free,
+    SeptState::Removed,
+    SeptState::ExportedBlockedW,
+    SeptState::PendingExportedBlockedW,
+]);
 const ANY_BLOCKED: SeptStates = SeptStates(1 << 3 | 1 << 5 | 1 << 11);
 const ANY_BLOCKED_W: SeptStates =
     SeptStates(1 << 6 | 1 << 7 | 1 << 9 | 1 << 12 | 1 << 13 | 1 << 15);
