@@ -213,20 +213,11 @@ fn named_values(lower: &str) -> Vec<Reading> {
                 .with("meaning", same),
         );
     }
-    if let Some((before, _)) = lower.split_once("kb allocated for pamt") {
-        if let Some(kb) = before
-            .split_whitespace()
-            .next_back()
-            .and_then(|word| word.parse::<u64>().ok())
-        {
-            let memory = size(kb.saturating_mul(1024).saturating_mul(256));
-            readings.push(Reading::new("PAMT", format!("{kb} KB")).with(
-                "meaning",
-                format!(
-                    "The module's page records, 1/256 of the TDMRs: they cover about {memory}."
-                ),
-            ));
-        }
+    let pamt = lower.split_once("kb allocated for pamt").and_then(|(before, _)| before.split_whitespace().next_back());
+    if let Some(kb) = pamt.and_then(|word| word.parse::<u64>().ok()) {
+        let memory = size(kb.saturating_mul(1024).saturating_mul(256));
+        let text = format!("The module's page records, 1/256 of the TDMRs: they cover about {memory}.");
+        readings.push(Reading::new("PAMT", format!("{kb} KB")).with("meaning", text));
     }
     readings
 }
