@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::{explain, replay, run, shell};
+use crate::{explain, measure, replay, run, shell};
 
 const VERSION: &str = concat!(
     env!("CARGO_PKG_VERSION"),
@@ -34,6 +34,8 @@ enum Command {
     Replay(replay::Args),
     /// Say what a status, leaf, field id, exit, report or log line means
     Explain(explain::Args),
+    /// Compute MRTD and RTMRs before launch, and say why a report differs
+    Measure(measure::Args),
     /// Print a completion script for a shell
     Completions(shell::CompletionsArgs),
     /// Write the manual pages
@@ -45,6 +47,7 @@ fn dispatch(command: Command, out: &mut dyn Write) -> Result<ExitCode, Failure> 
         Command::Run(args) => run::run(&args, out),
         Command::Replay(args) => replay::run(&args, out),
         Command::Explain(args) => explain::run(&args, out),
+        Command::Measure(args) => measure::run(&args, out),
         Command::Completions(args) => shell::completions(&args, &mut Cli::command(), out),
         Command::Man(args) => shell::man(&args, Cli::command(), out),
     }

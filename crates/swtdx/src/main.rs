@@ -6,6 +6,7 @@
 
 mod cli;
 mod explain;
+mod measure;
 mod replay;
 mod run;
 mod shell;

@@ -1,6 +1,8 @@
 //! Every command that docs/commands shows prints what stands there.
 
-use std::path::Path;
+mod program;
+
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// The commands of a page's console blocks, each with the output below it.
@@ -42,17 +44,30 @@ fn run(root: &Path, command: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn check(name: &str, at_least: usize) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+/// Checks a page whose commands run in `folder`.
+fn check(name: &str, folder: &Path, at_least: usize) {
+    let root = root();
     let page = std::fs::read_to_string(root.join(format!("docs/commands/{name}.md"))).unwrap();
     let commands = commands(&page);
     assert!(commands.len() >= at_least, "{} commands", commands.len());
     for (command, expected) in commands {
-        assert_eq!(run(&root, &command), expected, "swtdx {command}");
+        assert_eq!(run(folder, &command), expected, "swtdx {command}");
     }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
 #[test]
 fn explain_prints_what_its_page_shows() {
-    check("explain", 3);
+    check("explain", &root(), 3);
+}
+
+#[test]
+fn measure_prints_what_its_page_shows() {
+    let Some(folder) = program::folder_of_ovmf() else {
+        return;
+    };
+    check("measure", &folder, 2);
 }

@@ -10,11 +10,11 @@ use tdvf::{Image, ImageError, MetadataSource, Mrtd, Order, SectionType, Step, fu
 /// The image from the registry's copy of the crate, found through `cargo metadata`.
 fn ovmf() -> Option<Vec<u8>> {
     let metadata = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--offline"])
+        // Only this platform's packages need to be there when the network is not.
         .args([
-            "metadata",
-            "--format-version",
-            "1",
-            "--offline",
+            "--filter-platform",
+            "x86_64-unknown-linux-gnu",
             "--manifest-path",
         ])
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))

@@ -213,10 +213,13 @@ fn named_values(lower: &str) -> Vec<Reading> {
                 .with("meaning", same),
         );
     }
-    let pamt = lower.split_once("kb allocated for pamt").and_then(|(before, _)| before.split_whitespace().next_back());
+    let pamt = lower
+        .split_once("kb allocated for pamt")
+        .and_then(|(before, _)| before.split_whitespace().next_back());
     if let Some(kb) = pamt.and_then(|word| word.parse::<u64>().ok()) {
         let memory = size(kb.saturating_mul(1024).saturating_mul(256));
-        let text = format!("The module's page records, 1/256 of the TDMRs: they cover about {memory}.");
+        let text =
+            format!("The module's page records, 1/256 of the TDMRs: they cover about {memory}.");
         readings.push(Reading::new("PAMT", format!("{kb} KB")).with("meaning", text));
     }
     readings

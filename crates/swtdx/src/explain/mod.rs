@@ -7,7 +7,7 @@ mod fields;
 mod leaves;
 mod log;
 mod reading;
-mod report;
+pub mod report;
 mod status;
 mod value;
 mod words;

@@ -76,22 +76,51 @@ fn read_report(report: &TdReport) -> Reading {
     reading.with("SERVTD_HASH", hex(&td.servtd_hash))
 }
 
-fn read_quote(version: u16, bytes: &[u8]) -> Result<Reading, String> {
-    let short = |at: usize| {
-        format!(
-            "a quote cut short: {} bytes, and something should be at offset {at:#x}",
-            bytes.len()
-        )
-    };
-    let (mut body_at, mut body_kind) = (QUOTE_HEADER, 2);
+/// MRTD and RTMR 0 to 3 of a TDREPORT or quote file.
+pub fn measurements(bytes: &[u8]) -> Result<[[u8; 48]; 5], String> {
+    // The checks, and the words when one fails, are those of reading the whole file.
+    read(bytes)?;
+    let at =
+        |offset: usize| -> [u8; 48] { bytes[offset..offset + 48].try_into().expect("48 bytes") };
+    if bytes.len() == TdReport::SIZE {
+        let report = TdReport::from_bytes(bytes.try_into().expect("1024 bytes"));
+        let [r0, r1, r2, r3] = report.td_info.rtmr;
+        return Ok([report.td_info.mr_td, r0, r1, r2, r3]);
+    }
+    let body = quote_body(bytes[0].into(), bytes)?.at;
+    Ok([
+        at(body + 136),
+        at(body + 328),
+        at(body + 376),
+        at(body + 424),
+        at(body + 472),
+    ])
+}
+
+/// Where a quote keeps its TD report.
+struct QuoteBody {
+    kind: u16,
+    at: usize,
+    size: usize,
+}
+
+fn cut_short(bytes: &[u8], at: usize) -> String {
+    format!(
+        "a quote cut short: {} bytes, and something should be at offset {at:#x}",
+        bytes.len()
+    )
+}
+
+fn quote_body(version: u16, bytes: &[u8]) -> Result<QuoteBody, String> {
+    let (mut at, mut kind) = (QUOTE_HEADER, 2);
     if version == 5 {
         let head = bytes
             .get(QUOTE_HEADER..QUOTE_HEADER + 6)
-            .ok_or_else(|| short(QUOTE_HEADER))?;
-        body_kind = u16::from_le_bytes([head[0], head[1]]);
-        body_at += 6;
+            .ok_or_else(|| cut_short(bytes, QUOTE_HEADER))?;
+        kind = u16::from_le_bytes([head[0], head[1]]);
+        at += 6;
     }
-    let body_size = match body_kind {
+    let size = match kind {
         2 => 584,
         3 => 648,
         other => {
@@ -100,9 +129,19 @@ fn read_quote(version: u16, bytes: &[u8]) -> Result<Reading, String> {
             ));
         }
     };
-    let body = bytes
-        .get(body_at..body_at + body_size)
-        .ok_or_else(|| short(body_at + body_size))?;
+    match at + size <= bytes.len() {
+        true => Ok(QuoteBody { kind, at, size }),
+        false => Err(cut_short(bytes, at + size)),
+    }
+}
+
+fn read_quote(version: u16, bytes: &[u8]) -> Result<Reading, String> {
+    let QuoteBody {
+        kind: body_kind,
+        at: body_at,
+        size: body_size,
+    } = quote_body(version, bytes)?;
+    let body = &bytes[body_at..body_at + body_size];
     let digest = |at: usize| -> [u8; 48] { body[at..at + 48].try_into().expect("48 bytes") };
     let word = |at: usize| u64::from(u32_at(body, at)) | u64::from(u32_at(body, at + 4)) << 32;
 
@@ -136,7 +175,7 @@ fn read_quote(version: u16, bytes: &[u8]) -> Result<Reading, String> {
     let signature = bytes
         .get(signature_at..signature_at + 4)
         .map(|b| u32_at(b, 0) as usize)
-        .ok_or_else(|| short(signature_at))?;
+        .ok_or_else(|| cut_short(bytes, signature_at))?;
     let there = bytes.len() - signature_at - 4;
     let text = match there >= signature {
         true => format!(

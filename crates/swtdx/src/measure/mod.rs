@@ -1,0 +1,290 @@
+//! `swtdx measure`: MRTD and RTMRs of a TD before it is launched, and why a report differs from them.
+
+mod authenticode;
+mod diff;
+mod events;
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+use serde::Serialize;
+use tdvf::{Image, MetadataSource, Mrtd, Order, Section};
+use tdx_abi::Sha384;
+
+use crate::cli::Failure;
+use crate::explain::report;
+use events::{Event, Registers};
+
+const HELP: &str = "\
+MRTD covers the firmware image as its TDVF metadata says. RTMR 1 and 2 are given when a kernel is: as EDK II
+firmware and Linux's EFI stub measure them when the VMM hands the kernel over (QEMU -kernel), or, without FIRMWARE,
+as this project's own direct-boot firmware does. RTMR 0 covers what the VMM makes (TD HOB, ACPI tables) and is not
+predicted; RTMR 3 stays zero. A VMM that changes the kernel's header on the way (QEMU does) changes RTMR 1.
+
+Examples:
+  swtdx measure OVMF.fd
+  swtdx measure OVMF.fd --order two-passes --expect 307c9a6831bdd6e6
+  swtdx measure OVMF.fd --kernel vmlinuz --initrd initrd.img --append 'console=ttyS0' --events
+  swtdx measure OVMF.fd --diff tdreport.bin
+
+Exit status: 0 measured (and as expected), 4 a register differs from --expect or --diff, 1 on wrong input.";
+
+/// Exit status when a register is not the expected one.
+const DIFFERS: u8 = 4;
+/// Larger firmware does not fit below 4 GiB.
+const MAX_FIRMWARE: u64 = 64 << 20;
+/// Kernels and initrds beyond this are mistakes.
+const MAX_PAYLOAD: u64 = 4 << 30;
+
+#[derive(clap::Args)]
+#[command(after_help = HELP)]
+pub struct Args {
+    /// TDVF image; without it, the project's direct-boot firmware
+    #[arg(required_unless_present = "kernel")]
+    firmware: Option<PathBuf>,
+    /// Kernel that the VMM hands to the firmware
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+    /// Its initial RAM disk
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    initrd: Option<PathBuf>,
+    /// Its command line
+    #[arg(long, value_name = "STR", requires = "kernel", default_value = "")]
+    append: String,
+    /// In which order the VMM adds and measures pages
+    #[arg(long, value_enum, default_value_t = OrderArg::PageByPage)]
+    order: OrderArg,
+    /// Require MRTD, or REGISTER (mrtd, rtmr1, …), to begin with HEX
+    #[arg(long, value_name = "[REGISTER=]HEX")]
+    expect: Vec<String>,
+    /// Compare with a TDREPORT or quote and say what differs
+    #[arg(long, value_name = "REPORT")]
+    diff: Option<PathBuf>,
+    /// Print the events behind the registers
+    #[arg(long)]
+    events: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OrderArg {
+    /// Each page is measured right after it is added (QEMU 9 and later)
+    PageByPage,
+    /// All pages of a section are added, then measured (QEMU 8)
+    TwoPasses,
+}
+
+impl From<OrderArg> for Order {
+    fn from(order: OrderArg) -> Order {
+        match order {
+            OrderArg::PageByPage => Order::PageByPage,
+            OrderArg::TwoPasses => Order::TwoPasses,
+        }
+    }
+}
+
+/// Everything the command prints.
+#[derive(Serialize)]
+struct Measured {
+    firmware: String,
+    bytes: usize,
+    metadata: &'static str,
+    sections: Vec<SectionRow>,
+    order: &'static str,
+    mrtd: String,
+    rtmr: [Option<String>; 4],
+    events: Vec<Event>,
+    verdicts: Vec<diff::Verdict>,
+}
+
+#[derive(Serialize)]
+struct SectionRow {
+    index: u32,
+    kind: String,
+    address: u64,
+    size: u64,
+    data_offset: u32,
+    data_size: u32,
+    loading: &'static str,
+}
+
+/// Runs the command.
+pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
+    let (name, firmware) = match &args.firmware {
+        Some(path) => (path.display().to_string(), read_file(path, MAX_FIRMWARE)?),
+        None => (
+            "direct-boot firmware".to_owned(),
+            guest_images::TDFW.tdvf.to_vec(),
+        ),
+    };
+    let image =
+        Image::parse(&firmware).map_err(|error| Failure::input(format_args!("{name}: {error}")))?;
+    let order = args.order.into();
+    let registers = Registers {
+        mrtd: measure(&image, order),
+        events: match &args.kernel {
+            Some(kernel) => kernel_events(args, kernel, firmware == guest_images::TDFW.tdvf)?,
+            None => Vec::new(),
+        },
+    };
+    let mut verdicts = args
+        .expect
+        .iter()
+        .map(|e| diff::expect(e, &registers))
+        .collect::<Result<Vec<_>, _>>()?;
+    if let Some(path) = &args.diff {
+        let bytes = read_file(path, MAX_FIRMWARE)?;
+        let reported = report::measurements(&bytes)
+            .map_err(|error| Failure::input(format_args!("{}: {error}", path.display())))?;
+        verdicts.extend(diff::compare(&reported, &registers, &image, order));
+    }
+    let differs = verdicts.iter().any(|verdict| !verdict.equal);
+    let result = Measured {
+        firmware: name,
+        bytes: firmware.len(),
+        metadata: match image.source() {
+            MetadataSource::GuidedTable => "GUIDed table",
+            MetadataSource::OffsetWord => "offset word",
+        },
+        sections: image.sections().map(|section| row(&section)).collect(),
+        order: match order {
+            Order::PageByPage => "page-by-page",
+            Order::TwoPasses => "two-passes",
+        },
+        mrtd: hex(&registers.mrtd),
+        rtmr: [0, 1, 2, 3].map(|index| registers.rtmr(index).map(|value| hex(&value))),
+        events: registers.events,
+        verdicts,
+    };
+    if args.json {
+        serde_json::to_writer_pretty(&mut *out, &result).map_err(io::Error::from)?;
+        writeln!(out)?;
+    } else {
+        print(&result, args.events, out)?;
+    }
+    Ok(ExitCode::from(if differs { DIFFERS } else { 0 }))
+}
+
+/// MRTD of an image that is loaded as its metadata says.
+fn measure(image: &Image<'_>, order: Order) -> Sha384 {
+    let mut mrtd = Mrtd::new();
+    image.plan(order).for_each(|step| mrtd.step(&step));
+    mrtd.finish()
+}
+
+fn kernel_events(args: &Args, kernel: &Path, own_firmware: bool) -> Result<Vec<Event>, Failure> {
+    let kernel_bytes = read_file(kernel, MAX_PAYLOAD)?;
+    let initrd = args
+        .initrd
+        .as_deref()
+        .map(|path| read_file(path, MAX_PAYLOAD))
+        .transpose()?;
+    if own_firmware {
+        return Ok(events::direct_boot(
+            &kernel_bytes,
+            &args.append,
+            initrd.as_deref(),
+        ));
+    }
+    events::edk2(&kernel_bytes, &args.append, initrd.as_deref())
+        .map_err(|error| Failure::input(format_args!("{}: {error}", kernel.display())))
+}
+
+fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>, Failure> {
+    let fail = |error: io::Error| Failure::input(format_args!("{}: {error}", path.display()));
+    let size = std::fs::metadata(path).map_err(fail)?.len();
+    if size > limit {
+        return Err(Failure::input(format_args!(
+            "{}: {size} bytes; at most {limit} are read",
+            path.display()
+        )));
+    }
+    std::fs::read(path).map_err(fail)
+}
+
+fn row(section: &Section) -> SectionRow {
+    SectionRow {
+        index: section.index,
+        kind: section.kind.to_string(),
+        address: section.memory_address,
+        size: section.memory_data_size,
+        data_offset: section.data_offset,
+        data_size: section.raw_data_size,
+        loading: match (
+            section.attributes.augmented(),
+            section.attributes.extended(),
+        ) {
+            (true, _) => "PAGE.AUG, unmeasured",
+            (false, true) => "PAGE.ADD, MR.EXTEND",
+            (false, false) => "PAGE.ADD",
+        },
+    }
+}
+
+fn print(result: &Measured, with_events: bool, out: &mut dyn Write) -> io::Result<()> {
+    let Measured {
+        firmware,
+        bytes,
+        metadata,
+        sections,
+        ..
+    } = result;
+    writeln!(
+        out,
+        "{firmware}: {bytes} bytes, {} sections (found by {metadata})",
+        sections.len()
+    )?;
+    writeln!(
+        out,
+        "  #  type          guest memory                    in the image           pages  loaded by"
+    )?;
+    for row in sections {
+        let memory = format!("{:#x}..{:#x}", row.address, row.address + row.size);
+        let data = match row.data_size {
+            0 => "-".to_owned(),
+            size => format!("{:#x} +{size:#x}", row.data_offset),
+        };
+        let SectionRow {
+            index,
+            kind,
+            loading,
+            ..
+        } = row;
+        writeln!(
+            out,
+            "  {index:<2} {kind:<13} {memory:<31} {data:<20} {:>7}  {loading}",
+            row.size / 4096
+        )?;
+    }
+    writeln!(out, "MRTD   {}", result.mrtd)?;
+    for (index, value) in result.rtmr.iter().enumerate() {
+        match value {
+            Some(value) => writeln!(out, "RTMR{index}  {value}")?,
+            None => writeln!(out, "RTMR{index}  not predicted")?,
+        }
+    }
+    if with_events {
+        writeln!(out, "Events")?;
+        writeln!(out, "  MRTD   pages in the order above, {}", result.order)?;
+        for Event {
+            register,
+            name,
+            digest,
+        } in &result.events
+        {
+            writeln!(out, "  RTMR{register}  {name}\n         {}", hex(digest))?;
+        }
+    }
+    for verdict in &result.verdicts {
+        writeln!(out, "{}: {}", verdict.register, verdict.text)?;
+    }
+    Ok(())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
