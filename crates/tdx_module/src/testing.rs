@@ -31,7 +31,12 @@ pub struct FlatMachine {
     tsc: AtomicU64,
     /// TLB flushes, to be seen by tests.
     pub flushes: AtomicU32,
+    /// What a vCPU does when it runs; without one it shuts down.
+    pub guest: Mutex<Option<Script>>,
 }
+
+/// A guest: does something with its vCPU and leaves the words of a VM exit in it.
+pub type Script = alloc::boxed::Box<dyn FnMut(&mut Vcpu, &dyn SecondLevel) + Send>;
 
 const MSRS: [(u32, u64); 30] = [
     (0x87, 0x20_0000_001F),
@@ -78,6 +83,7 @@ impl FlatMachine {
             nmi: AtomicBool::new(false),
             tsc: AtomicU64::new(0),
             flushes: AtomicU32::new(0),
+            guest: Mutex::new(None),
         }
     }
     pub fn set_msr(&self, lp: u32, msr: u32, value: u64) {
@@ -192,8 +198,12 @@ impl Machine for FlatMachine {
     fn invalidate_translations(&self, _: LpId, _: &[u16]) {
         self.flushes.fetch_add(1, Ordering::Relaxed);
     }
-    fn run(&self, _: LpId, vcpu: &mut Vcpu, _: &dyn SecondLevel) {
-        vcpu.exit = VmExit::new(ExitReason::TRIPLE_FAULT);
+    fn run(&self, _: LpId, vcpu: &mut Vcpu, memory: &dyn SecondLevel) {
+        vcpu.entry_event.info &= !(1 << 31);
+        match &mut *self.guest.lock() {
+            Some(guest) => guest(vcpu, memory),
+            None => vcpu.exit = VmExit::new(ExitReason::TRIPLE_FAULT),
+        }
     }
 }
 
@@ -396,7 +406,24 @@ impl World {
     }
     /// A TD that may run, with one vCPU on processor 0.
     pub fn runnable_td(&mut self, hkid: u64) -> (TestTd, u64) {
-        let td = self.td(hkid);
+        self.runnable_td_with(hkid, 0, 0)
+    }
+    /// The same with these ATTRIBUTES and CONFIG_FLAGS.
+    pub fn runnable_td_with(
+        &mut self,
+        hkid: u64,
+        attributes: u64,
+        config_flags: u64,
+    ) -> (TestTd, u64) {
+        let td = self.created_td(hkid, 6);
+        let mut params = td_params(attributes);
+        params[32..40].copy_from_slice(&config_flags.to_le_bytes());
+        self.machine().poke(0x21_0000, &params);
+        self.ok(
+            0,
+            HostLeaf::MNG_INIT,
+            &[(Gpr::Rcx, td.tdr), (Gpr::Rdx, 0x21_0000)],
+        );
         let tdvpr = self.vcpu(td, 0);
         self.ok(0, HostLeaf::MR_FINALIZE, &[(Gpr::Rcx, td.tdr)]);
         (td, tdvpr)

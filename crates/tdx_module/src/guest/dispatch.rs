@@ -44,13 +44,11 @@ impl<M: Machine> Guest<'_, M> {
             return Err(Broken("reserved bits in an exit reason"));
         }
         self.note_progress();
-        if exit.idt_vectoring_info & EVENT_VALID != 0 {
-            if !self.requeue_event(&exit) {
-                return match self.is_debug() {
-                    true => Ok(AsyncExit::success(&exit).into()),
-                    false => Err(Broken("an exit that cannot interrupt event delivery did")),
-                };
-            }
+        if exit.idt_vectoring_info & EVENT_VALID != 0 && !self.requeue_event(&exit) {
+            return match self.is_debug() {
+                true => Ok(AsyncExit::success(&exit).into()),
+                false => Err(Broken("an exit that cannot interrupt event delivery did")),
+            };
         }
         if exit.reason & VmExit::ENTRY_FAILURE != 0 {
             return self.entry_failed(&exit);

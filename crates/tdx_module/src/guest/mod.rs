@@ -13,6 +13,8 @@ pub mod l2;
 pub mod memory;
 mod msr_exit;
 mod operand;
+#[cfg(test)]
+mod register_tests;
 pub mod stepping;
 mod td_exit;
 mod tdcall;

@@ -365,10 +365,10 @@ impl<M: Machine> VpFields<'_, M> {
             }
             encoding::PRIMARY_CONTROLS
             | encoding::SECONDARY_CONTROLS
-            | encoding::TERTIARY_CONTROLS => {
-                if !self.l2_controls_fit(code, new, write_mask) {
-                    return invalid();
-                }
+            | encoding::TERTIARY_CONTROLS
+                if !self.l2_controls_fit(code, new, write_mask) =>
+            {
+                return invalid();
             }
             encoding::PLE_GAP | encoding::PLE_WINDOW if self.accessor == Accessor::Guest => {
                 let shadow = if code == encoding::PLE_GAP {
