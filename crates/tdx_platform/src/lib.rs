@@ -34,16 +34,29 @@ pub struct PlatformConfig {
     pub profile: Profile,
 }
 
+/// Where there is no RAM for software: the module's range and SMRAM (MSR 0x1F2) lie here.
+const GAP: std::ops::Range<u64> = 0x8000_0000..0x1_0000_0000;
+
 impl PlatformConfig {
-    /// A platform of `packages` packages with `lps` processors and `ram` bytes each: RAM from address 0, one
-    /// convertible memory range from 1 MiB to its end, the module's own range right behind it, 63 key IDs of
-    /// which 32 are private, and the newest module.
+    /// A platform of `packages` packages with `lps` processors and `ram` bytes each: RAM from address 0 with a gap
+    /// between 2 and 4 GiB for the module's own range, all of it convertible from 1 MiB on, 64 key IDs of which 32
+    /// are private, and the newest module.
     ///
     /// # Panics
     /// When there is no processor or less than 2 MiB of RAM, or `ram` is no multiple of 2 MiB.
     pub fn new(packages: u32, lps: u32, ram: u64) -> PlatformConfig {
         assert!(packages > 0 && lps > 0 && ram >= 2 * MIB && ram.is_multiple_of(2 * MIB));
-        let end = ram * u64::from(packages);
+        // A package's memory ends where the next one's begins; what lies above the gap is moved by its size.
+        let end = |package: u32| {
+            let end = ram * u64::from(package);
+            if end > GAP.start {
+                end + (GAP.end - GAP.start)
+            } else {
+                end
+            }
+        };
+        let top = end(packages);
+        let ranges = [MIB..top.min(GAP.start), GAP.end..top];
         // Packages are told apart by x2APIC id bits above those of the processors in one.
         let shift = processor::package_shift(lps);
         let id = |package, lp| LpConfig {
@@ -54,9 +67,14 @@ impl PlatformConfig {
         PlatformConfig {
             machine: MachineConfig {
                 lps: ids.collect(),
-                ram: vec![ram; packages as usize],
-                cmrs: std::iter::once(MIB..end).collect(),
-                seamrr: end..end + 32 * MIB,
+                ram: (0..packages)
+                    .map(|package| end(package + 1) - end(package))
+                    .collect(),
+                cmrs: ranges
+                    .into_iter()
+                    .filter(|range| !range.is_empty())
+                    .collect(),
+                seamrr: GAP.start..GAP.start + 32 * MIB,
                 key_ids: 64,
                 private_key_ids: (32, 63),
                 cache_wb_sub_blocks: 4,
