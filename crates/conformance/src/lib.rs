@@ -21,3 +21,4 @@ mod session;
 pub use player::{Replay, ReplayError};
 pub use reader::{MAX_LINE, ReadError, TraceReader, fuzz_trace};
 pub use report::{Counts, Mismatch};
+pub use tdx_module::Profile;

@@ -32,6 +32,7 @@ pub enum ReplayError {
 pub struct Replay<R> {
     trace: TraceReader<R>,
     header: Arc<Header>,
+    profile: &'static Profile,
     book: Arc<Mutex<Book>>,
     world: Arc<World>,
     /// Kept alive here; the world's guests only refer to it.
@@ -39,15 +40,25 @@ pub struct Replay<R> {
 }
 
 impl<R: BufRead> Replay<R> {
-    /// Reads the header and switches the machine on.
+    /// Reads the header and switches the machine on, with the module that the trace names.
     pub fn new(input: R) -> Result<Replay<R>, ReadError> {
+        Replay::with_profile(input, None)
+    }
+
+    /// The same with another module.
+    pub fn with_profile(
+        input: R,
+        profile: Option<&'static Profile>,
+    ) -> Result<Replay<R>, ReadError> {
         let trace = TraceReader::new(input)?;
         let header = Arc::new(trace.header().clone());
+        let profile = profile.unwrap_or_else(|| named_profile(&header.module));
         let book = Arc::new(Mutex::new(Book::default()));
-        let (world, module) = World::new(&header, &book, &Changes::default());
+        let (world, module) = World::new(&header, profile, &book, &Changes::default());
         Ok(Replay {
             trace,
             header,
+            profile,
             book,
             world,
             module,
@@ -65,7 +76,8 @@ impl<R: BufRead> Replay<R> {
         {
             let (msr, cpuid, cmrs) = (msr.as_ref(), cpuid.as_deref(), cmrs.as_deref());
             let changes = Changes { msr, cpuid, cmrs };
-            (self.world, self.module) = World::new(&self.header, &self.book, &changes);
+            (self.world, self.module) =
+                World::new(&self.header, self.profile, &self.book, &changes);
             return Ok(Some(Vec::new()));
         }
         let at = Place {
@@ -100,6 +112,14 @@ impl<R: BufRead> Replay<R> {
     }
 }
 
+/// The profile of the module that a header names, which says for example "Intel TDX module 1.5.01 (…)"; of one that
+/// no profile knows, the newest.
+fn named_profile(module: &str) -> &'static Profile {
+    let mut words = module.split(|c: char| c.is_whitespace() || c == '(' || c == ',');
+    let named = words.find_map(Profile::by_name);
+    named.unwrap_or(Profile::ALL[Profile::ALL.len() - 1])
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -117,6 +137,7 @@ pub(crate) struct World {
 impl World {
     fn new(
         header: &Arc<Header>,
+        profile: &Profile,
         book: &Arc<Mutex<Book>>,
         changes: &Changes<'_>,
     ) -> (Arc<World>, Arc<Module<ReplayMachine>>) {
@@ -127,10 +148,7 @@ impl World {
             sessions: Mutex::default(),
             module: OnceLock::new(),
         });
-        let module = Arc::new(Module::new(
-            ReplayMachine(world.clone()),
-            Profile::V1_5_01.clone(),
-        ));
+        let module = Arc::new(Module::new(ReplayMachine(world.clone()), profile.clone()));
         world.module.get_or_init(|| Arc::downgrade(&module));
         (world, module)
     }
@@ -292,5 +310,24 @@ impl Place {
             line: self.line,
             leaf,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_is_replayed_on_the_module_that_it_names() {
+        let name = |module| named_profile(module).name;
+        assert_eq!(
+            name("Intel TDX module 1.5.01 (source release), run in user space"),
+            "1.5.01"
+        );
+        assert_eq!(name("1.5.01"), "1.5.01");
+        assert_eq!(
+            name("a module of 2030"),
+            Profile::ALL[Profile::ALL.len() - 1].name
+        );
     }
 }

@@ -5,7 +5,7 @@ use std::io::{BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use conformance::{Counts, Mismatch, Replay, ReplayError};
+use conformance::{Counts, Mismatch, Profile, Replay, ReplayError};
 use serde::Serialize;
 
 use crate::cli::Failure;
@@ -36,6 +36,14 @@ pub struct Args {
     /// Print JSON, one object per line: mismatches, errors and files
     #[arg(long)]
     json: bool,
+    /// Replay on this module instead of the one that the trace names
+    #[arg(long, value_name = "PROFILE", value_parser = profile)]
+    module: Option<&'static Profile>,
+}
+
+fn profile(name: &str) -> Result<&'static Profile, String> {
+    let names = || Profile::ALL.map(|p| p.name).join(", ");
+    Profile::by_name(name).ok_or_else(|| format!("no such module: one of {} exists", names()))
 }
 
 #[derive(Serialize)]
@@ -73,7 +81,7 @@ fn replay(file: &Path, args: &Args, out: &mut dyn Write) -> Result<u8, Failure> 
     let opened = File::open(file);
     let input = opened.map_err(|e| Failure::input(format_args!("{}: {e}", file.display())))?;
     let mut say = |line: Line<'_>| print(out, args.json, &line);
-    let mut replay = match Replay::new(BufReader::new(input)) {
+    let mut replay = match Replay::with_profile(BufReader::new(input), args.module) {
         Ok(replay) => replay,
         Err(error) => {
             say(Line::Error {
