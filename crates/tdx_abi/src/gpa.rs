@@ -114,6 +114,14 @@ impl GpaMapping {
     pub const fn new(gpa: Gpa, level: u8) -> GpaMapping {
         GpaMapping(gpa.raw() & !0xFFF | level as u64)
     }
+    /// The 4 KiB page at `gpa`.
+    pub const fn page_4k(gpa: Gpa) -> GpaMapping {
+        GpaMapping::new(gpa, 0)
+    }
+    /// The 2 MiB page at `gpa`.
+    pub const fn page_2m(gpa: Gpa) -> GpaMapping {
+        GpaMapping::new(gpa, 1)
+    }
     /// The address.
     pub const fn address(self) -> Gpa {
         Gpa::new(self.gpa() << 12)

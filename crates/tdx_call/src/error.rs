@@ -2,9 +2,9 @@
 
 use core::fmt;
 
-use tdx_abi::{GuestLeaf, HostLeaf, LeafWord, OperandId, Status};
+use tdx_abi::{GuestLeaf, HostLeaf, LeafWord, OperandId, SeptEntry, SeptEntryInfo, Status};
 
-use crate::{NoSeam, TdxModuleArgs};
+use crate::{NoSeam, ShownEntry, TdxModuleArgs};
 
 /// A call that failed: it reached no module, or the module answered with an error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,6 +61,16 @@ impl Refused {
     pub fn operand(&self) -> Option<OperandId> {
         let operand = OperandId(self.status.details());
         operand.name().is_some().then_some(operand)
+    }
+}
+
+impl Refused {
+    /// The Secure EPT entry where a walk or a check stopped, as the TDH.MEM leaves return it beside an error.
+    pub const fn sept_entry(&self) -> ShownEntry {
+        ShownEntry {
+            entry: SeptEntry(self.words[0]),
+            info: SeptEntryInfo(self.words[1]),
+        }
     }
 }
 

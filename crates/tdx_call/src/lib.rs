@@ -22,5 +22,6 @@ pub use error::{CallError, Leaf, Refused};
 pub use lp::{
     HostMemory, LastExit, NoSeam, OutsideMemory, SeamcallLp, TdcallCpu, TdvprAndFlags, Traffic,
 };
-pub use operands::{FieldId, FieldValue, GpaMapping, Progress, SeptEntry, Tdr, Tdvpr};
+pub use operands::{FieldValue, Progress, ShownEntry, Tdr, Tdvpr};
+pub use tdx_abi::{FieldId, GpaMapping};
 pub use vp_entry::VpEntry;

@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use tdx_abi::TdvmcallControl;
 use x86_arch::Gpr;
 
 use crate::{GprSet, XmmSet};
@@ -20,12 +21,7 @@ impl TdvmcallMask {
 
     /// The guest's RCX as the module checks it; RBP is legal only in a TD without NO_RBP_MOD.
     pub const fn parse(rcx: u64, no_rbp_mod: bool) -> Result<TdvmcallMask, IllegalMask> {
-        let refused = if no_rbp_mod {
-            Self::NEVER.union(GprSet::of(&[Gpr::Rbp]))
-        } else {
-            Self::NEVER
-        };
-        if rcx >> 32 != 0 || rcx & refused.bits() as u64 != 0 {
+        if !TdvmcallControl(rcx).is_legal(no_rbp_mod) {
             return Err(IllegalMask(rcx));
         }
         Ok(TdvmcallMask(rcx as u32))

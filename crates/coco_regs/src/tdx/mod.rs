@@ -6,4 +6,4 @@ mod subfunction;
 
 pub use exit::{Exit, ExitKind, ExitWords, Tdvmcall};
 pub use mask::{IllegalMask, TdvmcallMask};
-pub use subfunction::{Malformed, Request, SubFunction};
+pub use subfunction::{Malformed, Request};

@@ -1,10 +1,10 @@
 //! Private memory: TDH.MEM.*.
 
-use tdx_abi::{HostLeaf, LeafWord, Status};
+use tdx_abi::{HostLeaf, LeafWord, SeptEntry, SeptEntryInfo, Status};
 use x86_arch::{Gpa, Hpa};
 
 use super::{call, progress};
-use crate::{CallError, GpaMapping, Progress, SeamcallLp, SeptEntry, Tdr, TdxModuleArgs, Traffic};
+use crate::{CallError, GpaMapping, Progress, SeamcallLp, ShownEntry, Tdr, TdxModuleArgs, Traffic};
 
 /// TDH.MEM.SEPT.ADD: adds a Secure EPT page for the level of `mapping`.
 pub fn tdh_mem_sept_add<L: SeamcallLp + ?Sized>(
@@ -54,7 +54,7 @@ pub fn tdh_mem_sept_rd<L: SeamcallLp + ?Sized>(
     lp: &mut L,
     mapping: GpaMapping,
     tdr: Tdr,
-) -> Result<(SeptEntry, u64), CallError> {
+) -> Result<(ShownEntry, u64), CallError> {
     let mut args = TdxModuleArgs {
         rcx: mapping.0,
         rdx: tdr.raw(),
@@ -62,9 +62,9 @@ pub fn tdh_mem_sept_rd<L: SeamcallLp + ?Sized>(
     };
     call(lp, HostLeaf::MEM_SEPT_RD.word(), &mut args, Traffic::InOut)?;
     Ok((
-        SeptEntry {
-            entry: args.rcx,
-            info: args.rdx,
+        ShownEntry {
+            entry: SeptEntry(args.rcx),
+            info: SeptEntryInfo(args.rdx),
         },
         args.r8,
     ))
