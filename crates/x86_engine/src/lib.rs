@@ -27,6 +27,7 @@ pub mod op;
 pub mod operand;
 pub mod paging;
 pub mod platform;
+pub mod platform_cpu;
 pub mod segment;
 pub mod simd;
 pub mod tlb;

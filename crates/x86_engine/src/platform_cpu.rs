@@ -1,0 +1,184 @@
+//! The CPUID and MSRs of the processor that this engine is: natively, before any module virtualises them.
+//!
+//! Whatever is offered here is implemented by the engine, except what the TDX module demands of every platform it
+//! starts on, and a TD need not be given:
+//!
+//! | demanded | where | what a guest sees instead |
+//! |---|---|---|
+//! | architectural LBR | 7.0 EDX bit 19, leaf 0x1C | hidden unless XFAM has LBR; the MSRs then raise #GP |
+//! | CET state in IA32_XSS | 0xD.1 ECX bits 12:11 | CET itself is not offered (7.0 ECX bit 7, EDX bit 20); CR4.CET raises #GP |
+//! | performance monitoring | leaf 0xA | zero unless ATTRIBUTES.PERFMON; counters then do not count |
+//! | processor trace leaf | 0x14 | zero unless XFAM has PT; PT itself is not offered (7.0 EBX bit 25) |
+//!
+//! AVX-512, AMX, CET, UINTR, TSX, SGX, ENQCMD and key locker are not implemented and not offered.
+
+/// Any sub-leaf.
+const ANY: Option<u32> = None;
+
+/// CPUID by leaf and sub-leaf: EAX, EBX, ECX, EDX. Two threads in one core in one package.
+#[rustfmt::skip]
+pub const CPUID: &[(u32, Option<u32>, [u32; 4])] = &[
+    (0x0, ANY, [0x20, 0x756E6547, 0x6C65746E, 0x49656E69]),
+    (0x1, ANY, [0x806F8, 0x40800, 0x7FFEFBFF, 0xBFEBFBFF]),
+    (0x3, ANY, [0x0, 0x0, 0x0, 0x0]),
+    (0x4, Some(0), [0x4004121, 0x2C0003F, 0x3F, 0x0]),
+    (0x4, Some(1), [0x4004122, 0x1C0003F, 0x3F, 0x0]),
+    (0x4, Some(2), [0x4004143, 0x3C0003F, 0x7FF, 0x0]),
+    (0x4, Some(3), [0x400C163, 0x380003F, 0xFFFF, 0x4]),
+    (0x4, Some(4), [0x0, 0x0, 0x0, 0x0]),
+    (0x5, ANY, [0x40, 0x40, 0x3, 0x2020]),
+    (0x6, ANY, [0x77, 0x2, 0x9, 0x0]),
+    (0x7, Some(0), [0x2, 0x219C27EB, 0x9B41272C, 0xFC0C4410]),
+    (0x7, Some(1), [0x1C00, 0x0, 0x0, 0x0]),
+    (0x7, Some(2), [0x0, 0x0, 0x0, 0x1F]),
+    (0x8, ANY, [0x0, 0x0, 0x0, 0x0]),
+    (0xA, ANY, [0x7300805, 0x0, 0xF, 0x8604]),
+    (0xD, Some(0), [0x207, 0xA88, 0xA88, 0x0]),
+    (0xD, Some(1), [0xF, 0xA88, 0x1800, 0x0]),
+    (0xD, Some(2), [0x100, 0x240, 0x0, 0x0]),
+    (0xD, Some(3), [0x0, 0x0, 0x0, 0x0]),
+    (0xD, Some(4), [0x0, 0x0, 0x0, 0x0]),
+    (0xD, Some(5), [0x0, 0x0, 0x0, 0x0]),
+    (0xD, Some(6), [0x0, 0x0, 0x0, 0x0]),
+    (0xD, Some(7), [0x0, 0x0, 0x0, 0x0]),
+    (0xD, Some(8), [0x0, 0x0, 0x0, 0x0]),
+    (0xD, Some(9), [0x8, 0xA80, 0x0, 0x0]),
+    (0xD, Some(10), [0x0, 0x0, 0x0, 0x0]),
+    (0xD, Some(11), [0x10, 0x0, 0x1, 0x0]),
+    (0xD, Some(12), [0x18, 0x0, 0x1, 0x0]),
+    (0xD, Some(13), [0x0, 0x0, 0x0, 0x0]),
+    (0xD, Some(14), [0x0, 0x0, 0x0, 0x0]),
+    (0xD, Some(15), [0x0, 0x0, 0x0, 0x0]),
+    (0xD, Some(16), [0x0, 0x0, 0x0, 0x0]),
+    (0xD, Some(17), [0x0, 0x0, 0x0, 0x0]),
+    (0xD, Some(18), [0x0, 0x0, 0x0, 0x0]),
+    (0xE, ANY, [0x0, 0x0, 0x0, 0x0]),
+    (0x11, ANY, [0x0, 0x0, 0x0, 0x0]),
+    (0x12, ANY, [0x0, 0x0, 0x0, 0x0]),
+    (0x13, ANY, [0x0, 0x0, 0x0, 0x0]),
+    (0x14, Some(0), [0x1, 0x5F, 0x7, 0x0]),
+    (0x14, Some(1), [0x2490002, 0x3F003F, 0x0, 0x0]),
+    (0x15, ANY, [0x2, 0xA8, 0x17D7840, 0x0]),
+    (0x19, ANY, [0x0, 0x0, 0x0, 0x0]),
+    (0x1C, ANY, [0x4000000B, 0x7, 0x7, 0x0]),
+    (0x1D, Some(0), [0x0, 0x0, 0x0, 0x0]),
+    (0x1D, Some(1), [0x0, 0x0, 0x0, 0x0]),
+    (0x1E, ANY, [0x0, 0x0, 0x0, 0x0]),
+    (0x1F, Some(0), [0x1, 0x2, 0x100, 0x0]),
+    (0x1F, Some(1), [0x2, 0x4, 0x201, 0x0]),
+    (0x1F, Some(2), [0x0, 0x0, 0x2, 0x0]),
+    (0x1F, Some(3), [0x0, 0x0, 0x3, 0x0]),
+    (0x1F, Some(4), [0x0, 0x0, 0x4, 0x0]),
+    (0x1F, Some(5), [0x0, 0x0, 0x5, 0x0]),
+    (0x20, ANY, [0x0, 0x0, 0x0, 0x0]),
+    (0x80000000, ANY, [0x80000008, 0x0, 0x0, 0x0]),
+    (0x80000001, ANY, [0x0, 0x0, 0x121, 0x2C100800]),
+    (0x80000006, ANY, [0x0, 0x0, 0x8008040, 0x0]),
+    (0x80000007, ANY, [0x0, 0x0, 0x0, 0x100]),
+    (0x80000008, ANY, [0x3934, 0x200, 0x0, 0x0]),
+];
+
+/// MSRs that do not read 0.
+#[rustfmt::skip]
+pub const MSRS: &[(u32, u64)] = &[
+    (0x1B, 0xFEE00C00),
+    (0x87, 0x200000001F),
+    (0x98, 0x4),
+    (0x99, 0x4),
+    (0xBC, 0x1),
+    (0xBD, 0x1),
+    (0xCF, 0x20),
+    (0xFE, 0xFD0A),
+    (0x10A, 0x1A0FD6B),
+    (0x1A0, 0x40801),
+    (0x1F2, 0x90000006),
+    (0x1F3, 0xFE000C00),
+    (0x345, 0xA000),
+    (0x480, 0xD8040000000011),
+    (0x485, 0x7004C1E7),
+    (0x486, 0x80000021),
+    (0x487, 0xFFFFFFFF),
+    (0x488, 0x2000),
+    (0x489, 0x3FF7FFF),
+    (0x48B, 0xFFFFFFFF00000000),
+    (0x48C, 0xF0106F341C1),
+    (0x48D, 0xFF00000016),
+    (0x48E, 0xFFFBFFFE04006172),
+    (0x48F, 0xFFFFFFFF00036DFB),
+    (0x490, 0xFFFFFF000011FB),
+    (0x492, 0xEF),
+    (0x981, 0x3F600000005),
+    (0x982, 0x5005600000003),
+    (0x1400, 0x80000000),
+    (0x1401, 0xFFFFFFE000C00),
+    (0x14CF, 0x20),
+    (0xC0000080, 0xD01),
+    (0xC0000084, 0x20200),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(leaf: u32, subleaf: u32) -> [u32; 4] {
+        CPUID
+            .iter()
+            .find(|(l, s, _)| *l == leaf && s.is_none_or(|s| s == subleaf))
+            .map_or([0; 4], |(_, _, value)| *value)
+    }
+
+    #[test]
+    fn nothing_that_the_engine_lacks_is_offered() {
+        let [_, ebx, ecx, edx] = row(7, 0);
+        // HLE, RTM, MPX, AVX-512, PT, SGX.
+        let lacking = 1 << 2 | 1 << 4 | 1 << 11 | 1 << 14 | 1 << 16 | 1 << 17 | 1 << 21 | 1 << 25;
+        assert_eq!(ebx & (lacking | 0xF << 28 & !(1 << 29) | 1 << 31), 0);
+        // AVX-512 extensions, CET, key locker, ENQCMD.
+        assert_eq!(
+            ecx & (1 << 1 | 1 << 6 | 1 << 7 | 1 << 11 | 1 << 12 | 1 << 14 | 1 << 23 | 1 << 29),
+            0
+        );
+        // AVX-512 extensions, UINTR, TSXLDTRK, IBT, AMX.
+        assert_eq!(
+            edx & (1 << 2 | 1 << 3 | 1 << 5 | 1 << 16 | 1 << 20 | 0xF << 22),
+            0
+        );
+        assert_eq!(row(0xD, 0)[0], 0x207);
+    }
+
+    /// The module's own checks (TDH.SYS.INIT row 13): tested against the table that `../shared` carries.
+    #[test]
+    fn the_module_accepts_every_leaf() {
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../../shared/tdx-abi/cpuid-virtualization.json"
+        );
+        let Ok(text) = std::fs::read_to_string(path) else {
+            println!("SKIPPED platform CPUID checks: ../shared is absent");
+            return;
+        };
+        let number = |value: &serde_json::Value| {
+            let text = value.as_str().unwrap_or("0x0");
+            u32::from_str_radix(text.trim_start_matches("0x"), 16).expect("a hexadecimal number")
+        };
+        let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let mut checked = 0;
+        for entry in json["entries"].as_array().expect("entries") {
+            let leaf = number(&entry["leaf"]);
+            let subleaf = number(&entry["subleaf"]);
+            for (place, register) in ["eax", "ebx", "ecx", "edx"].into_iter().enumerate() {
+                let check = &entry["registers"][register]["platform_check"];
+                if check["verify_mask"].is_string() {
+                    let value = row(leaf, subleaf)[place];
+                    assert_eq!(
+                        value & number(&check["verify_mask"]),
+                        number(&check["verify_value"]),
+                        "leaf {leaf:#x}.{subleaf:#x} {register}"
+                    );
+                    checked += 1;
+                }
+            }
+        }
+        assert!(checked > 20);
+    }
+}
