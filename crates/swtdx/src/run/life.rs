@@ -119,6 +119,7 @@ impl Life<'_> {
             mrtd: hex(&mrtd),
             report,
             ticks,
+            instructions: self.platform.retired(),
             wall_ms: started.elapsed().as_millis() as u64,
             entries: stats.entries,
             exits: summary::exits(&stats),
@@ -234,8 +235,8 @@ fn self_report(summary: &Summary, teardown: Teardown) {
         named.join(", ")
     };
     eprintln!(
-        "swtdx: end       {}: {} entries, {} ticks, {} ms",
-        summary.end, summary.entries, summary.ticks, summary.wall_ms
+        "swtdx: end       {}: {} entries, {} instructions, {} ticks, {} ms",
+        summary.end, summary.entries, summary.instructions, summary.ticks, summary.wall_ms
     );
     eprintln!("swtdx: exits     {}", list(&summary.exits));
     eprintln!("swtdx: tdvmcalls {}", list(&summary.tdvmcalls));

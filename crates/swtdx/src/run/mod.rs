@@ -34,7 +34,11 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     let guest = Guest::new(args)?;
     let mut config = PlatformConfig::new(1, args.cpus.into(), host_memory(args.memory.0));
     config.machine.seed = args.seed;
-    let platform = Platform::new(config, Guests::scripted(scripted::guest));
+    let guests = match args.scripted {
+        true => Guests::scripted(scripted::guest),
+        false => Guests::engine(args.cpus.into()),
+    };
+    let platform = Platform::new(config, guests);
     let to: Box<dyn Write + Send> = match args.console.to_str() {
         Some("stdio") if args.json => Box::new(io::stderr()),
         Some("stdio") => Box::new(io::stdout()),

@@ -31,6 +31,9 @@ pub struct Args {
     /// Command line of the kernel
     #[arg(long, value_name = "STRING", requires = "kernel")]
     pub append: Option<String>,
+    /// Run a guest that is a Rust function in swtdx, without the CPU engine
+    #[arg(long, conflicts_with_all = ["firmware", "kernel"])]
+    pub scripted: bool,
     /// Virtual processors
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub cpus: u16,

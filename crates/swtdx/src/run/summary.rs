@@ -24,6 +24,8 @@ pub struct Summary {
     pub report: Option<ReportSummary>,
     /// Host TSC ticks from the first entry to the end.
     pub ticks: u64,
+    /// Instructions that the guest completed.
+    pub instructions: u64,
     pub wall_ms: u64,
     pub entries: u64,
     pub exits: BTreeMap<String, u64>,
