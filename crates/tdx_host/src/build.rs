@@ -175,12 +175,8 @@ impl Td {
             });
         }
         let source = host.pages().take()?;
-        let done = (0..max_pages).try_for_each(|_| {
-            if region.done == region.size {
-                return Ok(());
-            }
-            self.add_page(host, lp, region, source)
-        });
+        let pages = max_pages.min((region.size - region.done) / PAGE_SIZE);
+        let done = (0..pages).try_for_each(|_| self.add_page(host, lp, region, source));
         host.memory().clear_page(source)?;
         host.pages().give_back(source);
         done.map(|()| region.progress())
