@@ -140,7 +140,8 @@ impl Xbuff {
         if present & X87 != 0 {
             self.read_x87(&mut fpu);
         }
-        if present & (SSE | Xfam::AVX) != 0 {
+        // In the compacted form MXCSR belongs to SSE (SDM volume 1, 13.8.2).
+        if present & SSE != 0 {
             fpu.mxcsr = self.u32_at(24);
             if fpu.mxcsr & !MXCSR_MASK != 0 {
                 return Err(BadImage);
@@ -187,7 +188,7 @@ impl Xbuff {
                 );
             }
         }
-        if present & (SSE | Xfam::AVX) != 0 {
+        if present & SSE != 0 {
             self.put(24, &fpu.mxcsr.to_le_bytes());
             self.put(28, &MXCSR_MASK.to_le_bytes());
         }

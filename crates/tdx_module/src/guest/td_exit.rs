@@ -12,6 +12,7 @@ use x86_arch::{ExitReason, Gpr, VmExit};
 /// Extended exit qualifications (vp-enter.md 6.3).
 pub mod extended {
     pub const ACCEPT: u64 = 1;
+    pub const GPA_DETAILS: u64 = 2;
     pub const XSTATE_LOAD: u64 = 4;
     pub const ATTR_WR: u64 = 5;
     pub const PENDING_EPT_VIOLATION: u64 = 6;

@@ -214,6 +214,9 @@ impl SeptEntry {
     pub const fn aliases(self) -> u8 {
         (self.0 >> 58 & 7) as u8
     }
+    pub const fn without_alias(self, vm: usize) -> SeptEntry {
+        SeptEntry(self.0 & !(1 << (57 + vm)))
+    }
     pub const fn without_aliases(self) -> SeptEntry {
         SeptEntry(self.0 & !ALIASES)
     }

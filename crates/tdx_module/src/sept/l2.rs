@@ -81,6 +81,14 @@ impl L2Entry {
             | (raw >> 63 & 1) << 7
             | 1 << 15) as u16
     }
+    /// A leaf of `page` with these attributes (bit 15 of the word means nothing here).
+    pub const fn leaf(page: Hpa, attributes: u16) -> L2Entry {
+        let a = attributes as u64;
+        let rights = a & 7 | (a >> 3 & 1) << 10;
+        let others =
+            (a >> 4 & 1) << 57 | (a >> 5 & 1) << 58 | (a >> 6 & 1) << 60 | (a >> 7 & 1) << 63;
+        L2Entry(rights | others | WRITE_BACK | IPAT | PS | page.raw() & HPA)
+    }
     const fn public_state(self) -> u64 {
         let leaf = self.0 & (IPAT | PS) == IPAT | PS;
         match (self.is_blocked(), leaf, self.0 & R != 0) {
@@ -123,6 +131,16 @@ mod tests {
     fn a_free_entry_is_shown_as_free_of_its_vm() {
         let shown = L2Entry::FREE.details(4, 1, false);
         assert_eq!((shown.entry, shown.level_and_state), (1 << 63, 0x14004));
+    }
+
+    #[test]
+    fn a_leaf_has_the_attributes_it_was_made_with() {
+        for attributes in [0x8001, 0x800F, 0x8071, 0x8047] {
+            let leaf = L2Entry::leaf(Hpa::new(0x1234_5000), attributes);
+            assert_eq!(leaf.attributes(), attributes);
+            assert_eq!(leaf.hpa(), Hpa::new(0x1234_5000));
+            assert_eq!(leaf.blocked(true).attributes(), attributes);
+        }
     }
 
     #[test]

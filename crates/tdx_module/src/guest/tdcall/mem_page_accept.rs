@@ -95,6 +95,9 @@ impl<M: Machine> Guest<'_, M> {
             SeptState::Pending => SeptState::Mapped,
             _ => SeptState::ExportedDirty,
         };
+        self.td
+            .sept
+            .unblock_aliases(&commit, Gpa::new(gpa), level, entry.aliases());
         guard.write(&commit, accepted.with_state(to).with_access(true));
         let _ = commit.done();
         Ok(Status::SUCCESS)
