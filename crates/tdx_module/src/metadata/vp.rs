@@ -8,7 +8,7 @@ use crate::machine::Machine;
 use crate::module::Module;
 use crate::refusal::Stop;
 use crate::sys::SysInfo;
-use crate::td::Td;
+use crate::td::{Td, ZERO_PAGE};
 use crate::vp::{Vp, VpData};
 use crate::xstate::Xfam;
 use tdx_abi::{FieldId, Status};
@@ -19,6 +19,7 @@ const SHADOW_PID: (u8, u32) = (class::MANAGEMENT, 0x98);
 const SHADOW_PIN: (u8, u32) = (class::MANAGEMENT, 0x9C);
 const SHADOW_VECTOR: (u8, u32) = (class::MANAGEMENT, 0xAC);
 const SHADOW_EPTP: (u8, u32) = (class::MANAGEMENT, 0xB4);
+const L2_CTLS: u32 = 0x50;
 const TSC_DEADLINE: u32 = 0x58;
 const SHADOW_TSC_DEADLINE: u32 = 0x5C;
 const XFAM: u32 = 0xC;
@@ -100,7 +101,7 @@ impl<M: Machine> VpFields<'_, M> {
         {
             return Err(Status::METADATA_FIELD_VALUE_NOT_VALID.into());
         }
-        self.store(&field, new, masks.write)?;
+        self.store(&field, new, masks.write & request)?;
         Ok(current & masks.read)
     }
 
@@ -172,6 +173,10 @@ impl<M: Machine> VpFields<'_, M> {
             class::MANAGEMENT if (TSC_DEADLINE..TSC_DEADLINE + 4).contains(&code) => {
                 self.store_deadline(code, new)
             }
+            class::MANAGEMENT if (L2_CTLS..L2_CTLS + 4).contains(&code) => {
+                self.store_l2_ctls(code, new);
+                Ok(())
+            }
             class::MSR if code == SPEC_CTRL => {
                 let real = real_spec_ctrl(self.sys, self.td, new);
                 tdvps::write(self.data, class, code, real);
@@ -192,23 +197,57 @@ impl<M: Machine> VpFields<'_, M> {
 
     /// A deadline of an L2 VM in the TD's TSC; kept in native ticks as well.
     fn store_deadline(&mut self, code: u32, new: u64) -> Result<(), Stop> {
-        let native = match new {
-            u64::MAX => u64::MAX,
-            deadline => {
-                let config = &self.td.config;
-                let scaled = u128::from(deadline.wrapping_sub(config.tsc_offset)) << 48;
-                let native = scaled
-                    .checked_div(u128::from(config.tsc_multiplier))
-                    .unwrap_or(u128::MAX);
-                let native =
-                    u64::try_from(native).map_err(|_| Stop::from(Status::OPERAND_INVALID))?;
-                native.max(self.tsc)
-            }
-        };
-        let shadow = code - TSC_DEADLINE + SHADOW_TSC_DEADLINE;
+        let vm = code - TSC_DEADLINE;
+        let exists = vm != 0 && vm <= u32::from(self.td.config.num_l2_vms);
+        if exists && new != u64::MAX {
+            let past = new <= super::td::virtual_tsc(self.td, self.tsc);
+            let native = match past {
+                true => self.tsc,
+                false => self
+                    .native_tsc(new)
+                    .filter(|native| *native != 0 && (native.wrapping_sub(self.tsc) as i64) >= 0)
+                    .ok_or(Stop::from(Status::OPERAND_INVALID))?,
+            };
+            tdvps::write(
+                self.data,
+                class::MANAGEMENT,
+                SHADOW_TSC_DEADLINE + vm,
+                native,
+            );
+        }
         tdvps::write(self.data, class::MANAGEMENT, code, new);
-        tdvps::write(self.data, class::MANAGEMENT, shadow, native);
         Ok(())
+    }
+
+    /// The native TSC at which the TD's shows this value.
+    fn native_tsc(&self, virtual_tsc: u64) -> Option<u64> {
+        let config = &self.td.config;
+        let scaled = u128::from(virtual_tsc.wrapping_sub(config.tsc_offset)) << 48;
+        let native = scaled.checked_div(u128::from(config.tsc_multiplier))?;
+        u64::try_from(native).ok()
+    }
+
+    /// An L2 VM's shared memory is switched on or off: its VMCS names the VMM's EPT or a page of zeros.
+    fn store_l2_ctls(&mut self, code: u32, new: u64) {
+        const ENABLE_SHARED_EPTP: u64 = 1 << 0;
+        let vm = code - L2_CTLS;
+        let shared = self.management(class::MANAGEMENT, 0xB4 + vm);
+        let zero_page = self
+            .td
+            .tdcx
+            .get(ZERO_PAGE)
+            .map_or(0, |page| self.sys.join(self.td.keyed(*page)));
+        let eptp = match new & ENABLE_SHARED_EPTP != 0 && shared != u64::MAX {
+            true => shared,
+            false => zero_page,
+        };
+        if let Some(l2) = vm
+            .checked_sub(1)
+            .and_then(|vm| self.data.extra.l2.get_mut(vm as usize))
+        {
+            l2.0.insert(encoding::SHARED_EPTP, eptp);
+        }
+        tdvps::write(self.data, class::MANAGEMENT, code, new);
     }
 
     fn store_vmcs(&mut self, code: u32, new: u64, write_mask: u64) -> Result<(), Stop> {
@@ -377,14 +416,11 @@ impl<M: Machine> VpFields<'_, M> {
                     0xA8
                 };
                 tdvps::write(self.data, class::MANAGEMENT, shadow + vm, new);
-                let scaled = u128::from(new) << 48;
-                let native = scaled
-                    .checked_div(u128::from(self.td.config.tsc_multiplier))
-                    .unwrap_or(u128::MAX);
-                if native > u128::from(u32::MAX) {
+                let native = self.native_tsc(new);
+                let Some(native) = native.filter(|native| *native <= u64::from(u32::MAX)) else {
                     return invalid();
-                }
-                value = native as u64;
+                };
+                value = native;
             }
             _ => {}
         }
@@ -422,7 +458,7 @@ impl<M: Machine> VpFields<'_, M> {
 
     /// Whether control bits within the write mask are possible: for a debugger on the CPU, else for the TD.
     fn l2_controls_fit(&self, code: u32, new: u64, write_mask: u64) -> bool {
-        let native = self.accessor == Accessor::HostDebug || self.accessor == Accessor::Host;
+        let native = self.accessor == Accessor::HostDebug;
         let (cpu, td) = (&self.sys.vmx, &self.td.config.vmx);
         let capability = match code {
             encoding::PRIMARY_CONTROLS => {
