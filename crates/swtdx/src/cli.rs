@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::{explain, measure, replay, run, shell};
+use crate::{explain, measure, plan, replay, run, shell};
 
 const VERSION: &str = concat!(
     env!("CARGO_PKG_VERSION"),
@@ -36,6 +36,8 @@ enum Command {
     Explain(explain::Args),
     /// Compute MRTD and RTMRs before launch, and say why a report differs
     Measure(measure::Args),
+    /// Plan TDMRs, reserved areas and PAMTs for a machine's memory
+    Plan(plan::Args),
     /// Print a completion script for a shell
     Completions(shell::CompletionsArgs),
     /// Write the manual pages
@@ -48,6 +50,7 @@ fn dispatch(command: Command, out: &mut dyn Write) -> Result<ExitCode, Failure> 
         Command::Replay(args) => replay::run(&args, out),
         Command::Explain(args) => explain::run(&args, out),
         Command::Measure(args) => measure::run(&args, out),
+        Command::Plan(args) => plan::run(&args, out),
         Command::Completions(args) => shell::completions(&args, &mut Cli::command(), out),
         Command::Man(args) => shell::man(&args, Cli::command(), out),
     }

@@ -7,6 +7,7 @@
 mod cli;
 mod explain;
 mod measure;
+mod plan;
 mod replay;
 mod run;
 mod shell;

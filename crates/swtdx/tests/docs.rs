@@ -71,3 +71,8 @@ fn measure_prints_what_its_page_shows() {
     };
     check("measure", &folder, 2);
 }
+
+#[test]
+fn plan_prints_what_its_page_shows() {
+    check("plan", &root(), 1);
+}

@@ -24,6 +24,7 @@ mod hkid;
 mod launch;
 mod memory;
 mod pages;
+pub mod plan;
 mod ranges;
 mod run;
 mod seam;

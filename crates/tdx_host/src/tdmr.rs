@@ -1,13 +1,12 @@
-//! Which memory becomes TDX memory: TDMRs, their PAMTs and their reserved areas.
+//! TDMRs as TDH.SYS.CONFIG takes them, and the pages they leave for TDs; how they are chosen is in `plan`.
 
 use std::ops::Range;
 
-use x86_arch::PAGE_SIZE;
-
+use crate::plan::{PlanLimits, plan};
 use crate::{HostError, ModuleInfo, PageAllocator};
 
 /// TDMRs start and end at 1 GiB.
-const GIB: u64 = 1 << 30;
+pub(crate) const GIB: u64 = 1 << 30;
 /// Bytes of TDMR_INFO; Linux keeps entries 512 bytes apart, and the module asks for that alignment.
 pub(crate) const TDMR_INFO_SIZE: usize = 512;
 /// Reserved areas that TDMR_INFO has room for.
@@ -42,80 +41,32 @@ impl Tdmr {
     }
 
     /// The pages of the TDMR that may be given to TDs.
-    fn usable(&self) -> Vec<Range<u64>> {
+    pub fn usable(&self) -> Vec<Range<u64>> {
         subtract(vec![self.range.clone()], &self.reserved)
     }
 }
 
-/// One TDMR for each run of convertible memory, its PAMT taken from `pages`; what no TDMR covers leaves `pages`.
+/// The TDMRs of [`plan`], and the pages of `memory` that they leave for TDs.
 ///
-/// `cmrs` ascend and do not overlap. Runs that share a 1 GiB block become one TDMR.
+/// `cmrs` and `memory` ascend and do not overlap.
 pub fn plan_tdmrs(
     info: &ModuleInfo,
     cmrs: &[Range<u64>],
     memory: &[Range<u64>],
 ) -> Result<(Vec<Tdmr>, PageAllocator), HostError> {
-    let convertible = intersect(cmrs, memory);
-    let mut pages = PageAllocator::new(convertible.iter().cloned());
-    let mut spans: Vec<Range<u64>> = Vec::new();
-    for run in &convertible {
-        let span = run.start & !(GIB - 1)..run.end.next_multiple_of(GIB);
-        match spans.last_mut() {
-            Some(last) if span.start <= last.end => last.end = last.end.max(span.end),
-            _ => spans.push(span),
-        }
-    }
-    let (slots, limit) = (
-        usize::from(info.max_reserved_per_tdmr).min(RESERVED_SLOTS),
-        usize::from(info.max_tdmrs),
-    );
-    if spans.is_empty() || spans.len() > limit {
-        return Err(HostError::NoUsableMemory);
-    }
-    let mut tdmrs = Vec::with_capacity(spans.len());
-    for span in spans {
-        let sizes = pamt_sizes(info, span.end - span.start);
-        let base = pages
-            .take_block(sizes.iter().sum(), PAGE_SIZE)
-            .map_err(|_| HostError::NoUsableMemory)?
-            .raw();
-        let [large, middle, small] = sizes;
-        tdmrs.push(Tdmr {
-            pamt: [
-                base..base + large,
-                base + large..base + large + middle,
-                base + large + middle..base + large + middle + small,
-            ],
-            range: span,
-            reserved: Vec::new(),
-        });
-    }
-    let pamts: Vec<Range<u64>> = tdmrs
-        .iter()
-        .map(|tdmr| tdmr.pamt[0].start..tdmr.pamt[2].end)
-        .collect();
-    for tdmr in &mut tdmrs {
-        let tdmr_cmrs = intersect(cmrs, std::slice::from_ref(&tdmr.range));
-        let open = subtract(tdmr_cmrs, &pamts);
-        tdmr.reserved = subtract(vec![tdmr.range.clone()], &open);
-        if tdmr.reserved.len() > slots {
-            return Err(HostError::NoUsableMemory);
-        }
-    }
-    let usable: Vec<_> = tdmrs.iter().flat_map(Tdmr::usable).collect();
-    let pages = PageAllocator::new(intersect(&convertible, &usable));
-    Ok((tdmrs, pages))
-}
-
-/// Bytes of the 1 GiB, 2 MiB and 4 KiB tables, each rounded up to a page.
-fn pamt_sizes(info: &ModuleInfo, tdmr_size: u64) -> [u64; 3] {
-    let [small, middle, large] = info.pamt_entry_sizes;
-    [(GIB, large), (2 << 20, middle), (PAGE_SIZE, small)]
-        .map(|(page, entry)| (tdmr_size / page * u64::from(entry)).next_multiple_of(PAGE_SIZE))
+    let limits = PlanLimits {
+        max_tdmrs: info.max_tdmrs.into(),
+        max_reserved: usize::from(info.max_reserved_per_tdmr).min(RESERVED_SLOTS),
+        pamt_entry_sizes: info.pamt_entry_sizes,
+    };
+    let plan = plan(&limits, cmrs, memory).map_err(|_| HostError::NoUsableMemory)?;
+    let usable: Vec<_> = plan.tdmrs.iter().flat_map(Tdmr::usable).collect();
+    let pages = PageAllocator::new(intersect(&plan.convertible, &usable));
+    Ok((plan.tdmrs, pages))
 }
 
 /// Both lists ascend without overlap.
-fn intersect(a: &[Range<u64>], b: &[Range<u64>]) -> Vec<Range<u64>> {
+pub(crate) fn intersect(a: &[Range<u64>], b: &[Range<u64>]) -> Vec<Range<u64>> {
     let mut out = Vec::new();
     for x in a {
         for y in b {
@@ -129,7 +80,7 @@ fn intersect(a: &[Range<u64>], b: &[Range<u64>]) -> Vec<Range<u64>> {
     out
 }
 
-fn subtract(from: Vec<Range<u64>>, holes: &[Range<u64>]) -> Vec<Range<u64>> {
+pub(crate) fn subtract(from: Vec<Range<u64>>, holes: &[Range<u64>]) -> Vec<Range<u64>> {
     let mut left = from;
     for hole in holes {
         left = left
