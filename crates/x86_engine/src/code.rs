@@ -113,6 +113,8 @@ impl<P: RamPage + 'static> CodePage<P> {
 pub struct CodeCache<P: RamPage + 'static> {
     pages: Vec<CodePage<P>>,
     index: HashMap<(KeyedHpa, Mode), usize>,
+    /// Changes when page numbers lose their meaning.
+    pub epoch: u64,
 }
 
 impl<P: RamPage + 'static> Default for CodeCache<P> {
@@ -120,6 +122,7 @@ impl<P: RamPage + 'static> Default for CodeCache<P> {
         CodeCache {
             pages: Vec::new(),
             index: HashMap::new(),
+            epoch: 0,
         }
     }
 }
@@ -153,5 +156,6 @@ impl<P: RamPage + 'static> CodeCache<P> {
     pub fn clear(&mut self) {
         self.pages.clear();
         self.index.clear();
+        self.epoch += 1;
     }
 }

@@ -9,7 +9,7 @@ use crate::flags;
 use crate::op::{self, BRANCH, SOLO, STORES};
 use crate::paging::Actor;
 use crate::platform::Platform;
-use crate::tlb::Tlb;
+use crate::tlb::{Decoded, Tlb};
 use iced_x86::DecoderError;
 use x86_arch::vmx::{Seg, Vcpu};
 use x86_arch::{Access, ExitReason, RamPage, VmExit};
@@ -281,13 +281,25 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
     }
 
     /// The code page of a linear address; `None` when it cannot be cached.
+    #[inline]
     fn find_code(&mut self, cache: &mut CodeCache<P>, linear: u64) -> Result<Option<usize>, Fault> {
         self.check_fetch()?;
-        let mode = self.mode;
-        if let Some(page) = self.tlb.code(linear, self.tag)
-            && let Some(number) = cache.find(page, mode, || None)
-        {
-            return Ok(Some(number));
+        let (mode, epoch) = (self.mode, cache.epoch);
+        if let Some(entry) = self.tlb.code(linear, self.tag) {
+            if let Some(decoded) = entry.decoded
+                && decoded.epoch == epoch
+                && decoded.mode == mode
+            {
+                return Ok(Some(decoded.number));
+            }
+            if let Some(number) = cache.find(entry.page, mode, || None) {
+                entry.decoded = Some(Decoded {
+                    number,
+                    epoch,
+                    mode,
+                });
+                return Ok(Some(number));
+            }
         }
         self.length = 0;
         let translated = self.translate(linear, Access::Execute, Actor::Current)?;

@@ -67,27 +67,35 @@ impl FlatPage {
 }
 
 impl RamPage for FlatPage {
+    #[inline]
     fn load_u8(&self, offset: usize) -> u8 {
         self.get(offset, 1) as u8
     }
+    #[inline]
     fn load_u16(&self, offset: usize) -> u16 {
         self.get(offset, 2) as u16
     }
+    #[inline]
     fn load_u32(&self, offset: usize) -> u32 {
         self.get(offset, 4) as u32
     }
+    #[inline]
     fn load_u64(&self, offset: usize) -> u64 {
         self.get(offset, 8)
     }
+    #[inline]
     fn store_u8(&self, offset: usize, value: u8) {
         self.put(offset, 1, u64::from(value));
     }
+    #[inline]
     fn store_u16(&self, offset: usize, value: u16) {
         self.put(offset, 2, u64::from(value));
     }
+    #[inline]
     fn store_u32(&self, offset: usize, value: u32) {
         self.put(offset, 4, u64::from(value));
     }
+    #[inline]
     fn store_u64(&self, offset: usize, value: u64) {
         self.put(offset, 8, value);
     }
@@ -135,6 +143,7 @@ impl RamPage for FlatPage {
         self.put(offset + 8, 8, (new >> 64) as u64);
         Ok(old)
     }
+    #[inline]
     fn code_version(&self) -> u32 {
         self.0.version.load(Ordering::Relaxed)
     }

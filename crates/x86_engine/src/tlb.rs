@@ -48,6 +48,16 @@ pub struct CodeEntry {
     tag: u64,
     size: u8,
     pub page: KeyedHpa,
+    /// The number of the decoded page, for this state of the code cache and this decode mode.
+    pub decoded: Option<Decoded>,
+}
+
+/// Where the decoded form of a code page is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Decoded {
+    pub number: usize,
+    pub epoch: u64,
+    pub mode: crate::cpu::Mode,
 }
 
 pub struct Tlb<P> {
@@ -87,6 +97,7 @@ const EMPTY_CODE: CodeEntry = CodeEntry {
     tag: u64::MAX,
     size: 12,
     page: KeyedHpa::new(x86_arch::Hpa::new(0), x86_arch::Hkid(0)),
+    decoded: None,
 };
 
 fn empty_physical<P>() -> PhysicalEntry<P> {
@@ -133,9 +144,10 @@ impl<P: RamPage> Tlb<P> {
         };
     }
 
-    pub fn code(&self, linear: u64, tag: u64) -> Option<KeyedHpa> {
-        let entry = &self.code[set_of(linear)];
-        (entry.tag == (linear & !0xFFF) | tag & !SLOW).then_some(entry.page)
+    #[inline(always)]
+    pub fn code(&mut self, linear: u64, tag: u64) -> Option<&mut CodeEntry> {
+        let entry = &mut self.code[set_of(linear)];
+        (entry.tag == (linear & !0xFFF) | tag & !SLOW).then_some(entry)
     }
 
     pub fn fill_code(&mut self, linear: u64, tag: u64, size: u8, page: KeyedHpa) {
@@ -144,6 +156,7 @@ impl<P: RamPage> Tlb<P> {
             tag: linear & !0xFFF | tag & !SLOW,
             size,
             page,
+            decoded: None,
         };
     }
 
