@@ -3,6 +3,7 @@
 #![deny(unsafe_code)]
 
 mod args;
+pub mod backend;
 mod direct;
 mod error;
 pub mod guest;

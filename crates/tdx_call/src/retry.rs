@@ -89,22 +89,26 @@ impl Retry {
     }
 }
 
-/// Calls an interruptible leaf until it is done, handing each call what the one before returned.
+/// Calls an interruptible leaf until it is done, handing each call what the one before returned (`None` at first).
 ///
 /// `limit` bounds the interruptions; the last state comes back as `Interrupted` when it is reached.
-pub fn resume<S, T>(
-    mut state: S,
+///
+/// ```no_run
+/// # use tdx_call::{host::tdh_phymem_cache_wb, retry::resume, CallError, SeamcallLp};
+/// # fn write_back(lp: &mut impl SeamcallLp) -> Result<(), CallError> {
+/// resume(10_000, |last| tdh_phymem_cache_wb(lp, last.is_some()))?;
+/// # Ok(()) }
+/// ```
+pub fn resume<T: Copy>(
     limit: u32,
-    mut call: impl FnMut(&mut S) -> Result<Progress<T>, CallError>,
+    mut call: impl FnMut(Option<T>) -> Result<Progress<T>, CallError>,
 ) -> Result<Progress<T>, CallError> {
-    let mut interruptions = 0;
-    loop {
-        match call(&mut state)? {
-            Progress::Interrupted(value) if interruptions == limit => {
-                return Ok(Progress::Interrupted(value));
-            }
-            Progress::Interrupted(_) => interruptions += 1,
+    let mut progress = call(None)?;
+    for _ in 0..limit {
+        match progress {
+            Progress::Interrupted(last) => progress = call(Some(last))?,
             done => return Ok(done),
         }
     }
+    Ok(progress)
 }
