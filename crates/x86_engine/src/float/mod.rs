@@ -345,10 +345,19 @@ impl Format {
             Value::Infinity(_) => (all_ones, 1 << 63),
             Value::Nan { significand, .. } => (all_ones, significand),
             Value::Unsupported => (all_ones, 3 << 62),
-            Value::Finite(n) if n.exponent < self.min_exponent() => (
-                0,
-                n.significand >> (self.min_exponent() - n.exponent) as u32,
-            ),
+            Value::Finite(n) if n.exponent < self.min_exponent() => {
+                let shift = (self.min_exponent() - n.exponent) as u32;
+                (
+                    0,
+                    if shift < 64 {
+                        n.significand >> shift
+                    } else {
+                        0
+                    },
+                )
+            }
+            // A result of an unmasked overflow in SSE: nobody sees it.
+            Value::Finite(n) if n.exponent > self.max_exponent() => (all_ones, 1 << 63),
             Value::Finite(n) => ((n.exponent + self.max_exponent()) as u128, n.significand),
         };
         let sign = matches!(value, Value::Unsupported) || value.sign();

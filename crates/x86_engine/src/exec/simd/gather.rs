@@ -31,7 +31,7 @@ fn replace(vector: &mut Vector, bits: usize, index: usize, value: u64) {
     *lane = *lane & !(((1u128 << bits) - 1) << shift) | u128::from(value) << shift;
 }
 
-/// Elements are loaded from the lowest up; a fault leaves those already loaded and their masks cleared, so that the
+/// Elements are loaded from the lowest up; a fault leaves the mask elements already passed cleared, so that the
 /// instruction can be restarted.
 fn gather<P: RamPage + 'static>(
     cpu: &mut Cpu<'_, P>,
@@ -77,6 +77,7 @@ fn gather<P: RamPage + 'static>(
     let indices = cpu.vector(index);
     for i in 0..count {
         if element(cpu.vcpu.regs.fpu.ymm[m], bits, i) >> (bits - 1) & 1 == 0 {
+            replace(&mut cpu.vcpu.regs.fpu.ymm[m], bits, i, 0);
             continue;
         }
         let raw = element(indices, index_bits, i);

@@ -3,10 +3,10 @@
 use iced_x86::{EncodingKind, Instruction, Mnemonic, OpKind, Register};
 use x86_arch::{Access, RamPage};
 
-use crate::cpu::{Cpu, bits};
+use crate::cpu::{Cpu, REG_SEG, bits};
 use crate::fault::Fault;
 use crate::float::{Context, flag};
-use crate::operand::Address;
+use crate::operand::{Address, segment_of};
 use crate::simd::lanes::Lane;
 
 /// A vector register's 256 bits.
@@ -106,10 +106,15 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
         access: Access,
     ) -> Result<(u64, bool), Fault> {
         let size = instruction.memory_size().size();
-        let Address { linear, stack } = self.address(instruction, size, access)?;
-        if must_align(instruction, size) && linear & (size as u64 - 1) != 0 {
-            return Err(Fault::GP0);
+        if must_align(instruction, size) {
+            // Before the canonical check: it is #GP(0) even through SS.
+            let segment = segment_of(instruction.memory_segment());
+            let base = self.reg(REG_SEG + segment as u8);
+            if self.effective(instruction).wrapping_add(base) & (size as u64 - 1) != 0 {
+                return Err(Fault::GP0);
+            }
         }
+        let Address { linear, stack } = self.address(instruction, size, access)?;
         Ok((linear, stack))
     }
 

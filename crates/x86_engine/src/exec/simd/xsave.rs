@@ -4,10 +4,10 @@ use iced_x86::{Instruction, Mnemonic};
 use x86_arch::{Access, ExitReason, RamPage};
 
 use super::Handler;
-use crate::cpu::{Cpu, bits};
+use crate::cpu::{Cpu, REG_SEG, bits};
 use crate::exit::control;
 use crate::fault::Fault;
-use crate::operand::Address;
+use crate::operand::{Address, segment_of};
 use crate::simd::xstate::{
     self, AVX, COMPACTED, FIXED_LEN, Header, MAX_LEN, SSE, State, View, X87,
 };
@@ -47,11 +47,15 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
         align: u64,
         access: Access,
     ) -> Result<Address, Fault> {
-        let address = self.address(instruction, len, access)?;
-        if address.linear & (align - 1) != 0 {
+        // Alignment before the canonical check: it is #GP(0) even through SS.
+        let segment = segment_of(instruction.memory_segment());
+        let linear = self
+            .effective(instruction)
+            .wrapping_add(self.reg(REG_SEG + segment as u8));
+        if linear & (align - 1) != 0 {
             return Err(Fault::GP0);
         }
-        Ok(address)
+        self.address(instruction, len, access)
     }
 
     fn saved_state(&self) -> State {

@@ -1,0 +1,106 @@
+//! Runs many cases of many forms on both sides and collects what came of them.
+
+use std::io;
+
+use iced_x86::{Code, Instruction};
+
+use crate::compare::{End, differences, engine_end, native_end};
+use crate::engine::Guest;
+use crate::form::{self, Encoded};
+use crate::minimize;
+use crate::native::Native;
+use crate::random::Random;
+use crate::state::Case;
+use crate::values;
+
+/// What came of one form.
+#[derive(Clone, Debug, Default)]
+pub struct FormResult {
+    pub cases: u64,
+    /// Cases in which the host raised #UD and the engine did not.
+    pub host_lacks: u64,
+    /// Cases in which the engine raised #UD and the host did not.
+    pub engine_lacks: u64,
+    /// Cases that differ, and the first of them in words.
+    pub differ: u64,
+    pub first: Option<String>,
+}
+
+impl FormResult {
+    /// The form was run on both and agreed at least once other than by #UD on both.
+    pub fn compared(&self) -> bool {
+        self.cases > self.host_lacks && self.cases > self.engine_lacks && self.cases > 0
+    }
+    pub fn host_lacks_it(&self) -> bool {
+        self.cases > 0 && self.host_lacks == self.cases
+    }
+    pub fn not_implemented(&self) -> bool {
+        self.cases > 0 && self.engine_lacks > 0 && self.engine_lacks == self.cases
+    }
+}
+
+pub struct Campaign {
+    native: Native,
+    guest: Guest,
+}
+
+impl Campaign {
+    /// # Errors
+    /// The native runner's pages cannot be mapped.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            native: Native::new()?,
+            guest: Guest::new(),
+        })
+    }
+
+    /// Runs `count` cases of `code`. The cases depend on the seed and the form only.
+    pub fn form(&mut self, code: Code, seed: u64, count: u64) -> FormResult {
+        let mut random = Random::new(seed ^ (code as u64).wrapping_mul(0xA076_1D64_78BD_642F));
+        let mut result = FormResult::default();
+        let mut attempts = 0;
+        while result.cases < count && attempts < 40 * count + 200 {
+            attempts += 1;
+            let Some(encoded) = form::encode(code, &mut random) else {
+                continue;
+            };
+            let case = values::case(&encoded, &mut random);
+            result.cases += 1;
+            self.one(&encoded, &case, &mut result);
+        }
+        result
+    }
+
+    fn one(&mut self, encoded: &Encoded, case: &Case, result: &mut FormResult) {
+        let native = self.native.run(case);
+        let engine = self.guest.run(case);
+        let is_ud = |end: End| matches!(end, End::Fault { vector: 6, .. });
+        match (is_ud(native_end(&native)), is_ud(engine_end(&engine))) {
+            (true, false) => result.host_lacks += 1,
+            (false, true) => result.engine_lacks += 1,
+            _ => {}
+        }
+        let found = differences(&encoded.instruction, case, &native, &engine);
+        if found.is_empty() {
+            return;
+        }
+        result.differ += 1;
+        if result.first.is_none() {
+            let small = minimize::minimize(case, |c| self.differs(&encoded.instruction, c));
+            let native = self.native.run(&small);
+            let engine = self.guest.run(&small);
+            let found = differences(&encoded.instruction, &small, &native, &engine);
+            result.first = Some(format!(
+                "{}\n    {}",
+                minimize::line(&encoded.instruction, &small, &native),
+                found.join("\n    ")
+            ));
+        }
+    }
+
+    fn differs(&mut self, instruction: &Instruction, case: &Case) -> bool {
+        let native = self.native.run(case);
+        let engine = self.guest.run(case);
+        !differences(instruction, case, &native, &engine).is_empty()
+    }
+}
