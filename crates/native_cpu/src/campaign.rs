@@ -21,21 +21,33 @@ pub struct FormResult {
     pub host_lacks: u64,
     /// Cases in which the engine raised #UD and the host did not.
     pub engine_lacks: u64,
+    /// Cases in which both raised #UD.
+    pub both_lack: u64,
     /// Cases that differ, and the first of them in words.
     pub differ: u64,
     pub first: Option<String>,
 }
 
 impl FormResult {
-    /// The form was run on both and agreed at least once other than by #UD on both.
+    /// The host executes the form and so does the engine.
     pub fn compared(&self) -> bool {
-        self.cases > self.host_lacks && self.cases > self.engine_lacks && self.cases > 0
+        self.cases > 0 && !self.host_lacks_it() && !self.not_implemented() && !self.both_refuse()
     }
+    /// The host raised #UD every time, the engine did not.
     pub fn host_lacks_it(&self) -> bool {
-        self.cases > 0 && self.host_lacks == self.cases
+        self.cases > 0 && self.host_lacks > 0 && self.host_lacks + self.both_lack == self.cases
     }
+    /// The engine raised #UD every time, the host did not.
     pub fn not_implemented(&self) -> bool {
-        self.cases > 0 && self.engine_lacks > 0 && self.engine_lacks == self.cases
+        self.cases > 0 && self.engine_lacks > 0 && self.engine_lacks + self.both_lack == self.cases
+    }
+    /// Both raised #UD every time, or the form cannot be encoded.
+    pub fn both_refuse(&self) -> bool {
+        self.both_lack == self.cases
+    }
+    /// Differences that are neither a missing instruction nor a known one.
+    pub fn unexplained(&self) -> bool {
+        self.differ > 0 && !self.host_lacks_it() && !self.not_implemented()
     }
 }
 
@@ -78,6 +90,7 @@ impl Campaign {
         match (is_ud(native_end(&native)), is_ud(engine_end(&engine))) {
             (true, false) => result.host_lacks += 1,
             (false, true) => result.engine_lacks += 1,
+            (true, true) => result.both_lack += 1,
             _ => {}
         }
         let found = differences(&encoded.instruction, case, &native, &engine);

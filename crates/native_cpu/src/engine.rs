@@ -59,7 +59,7 @@ impl Guest {
         regs.pending_debug = 0;
         let ran = self.engine.run(&mut self.vcpu, &mut self.guest, 1);
         let exit = &self.vcpu.exit;
-        let exception = (ran.stop == Stop::Exit).then(|| match exit.interruption_info {
+        let exception = (ran.stop == Stop::Exit).then_some(match exit.interruption_info {
             info if info & 1 << 31 != 0 => Exception {
                 vector: info as u8,
                 error: exit.interruption_error,

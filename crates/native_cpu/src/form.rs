@@ -268,7 +268,7 @@ fn operand(
             let second = (0..i).any(|k| {
                 insn.op_kind(k) == OpKind::Immediate8 || insn.op_kind(k) == OpKind::Immediate16
             });
-            let value = random.next() as u8;
+            let value = random.word() as u8;
             if second {
                 insn.set_op_kind(i, OpKind::Immediate8_2nd);
                 // ENTER's nesting level: large ones only walk off the stack.
@@ -284,7 +284,7 @@ fn operand(
             Some(())
         }
         Kind::imm8sex16 | Kind::imm8sex32 | Kind::imm8sex64 => {
-            let value = i64::from(random.next() as i8);
+            let value = i64::from(random.word() as i8);
             match kind {
                 Kind::imm8sex16 => {
                     insn.set_op_kind(i, OpKind::Immediate8to16);
@@ -303,7 +303,7 @@ fn operand(
         }
         Kind::imm16 => {
             insn.set_op_kind(i, OpKind::Immediate16);
-            let value = random.next() as u16;
+            let value = random.word() as u16;
             // Stack adjustments of RET and ENTER stay near the data pages.
             let stack =
                 insn.flow_control() == FlowControl::Return || insn.mnemonic() == Mnemonic::Enter;
@@ -312,17 +312,17 @@ fn operand(
         }
         Kind::imm32 => {
             insn.set_op_kind(i, OpKind::Immediate32);
-            insn.set_immediate32(random.next() as u32);
+            insn.set_immediate32(random.word() as u32);
             Some(())
         }
         Kind::imm32sex64 => {
             insn.set_op_kind(i, OpKind::Immediate32to64);
-            insn.set_immediate32to64(i64::from(random.next() as i32));
+            insn.set_immediate32to64(i64::from(random.word() as i32));
             Some(())
         }
         Kind::imm64 => {
             insn.set_op_kind(i, OpKind::Immediate64);
-            insn.set_immediate64(random.next());
+            insn.set_immediate64(random.word());
             Some(())
         }
         Kind::seg_rSI => string(
@@ -426,11 +426,11 @@ fn memory(
         0 => {}
         1 => {
             insn.set_memory_displ_size(1);
-            insn.set_memory_displacement64(random.next() as i8 as u64);
+            insn.set_memory_displacement64(random.word() as i8 as u64);
         }
         _ => {
             insn.set_memory_displ_size(if narrow { 4 } else { 8 });
-            let displacement = random.next() as i32;
+            let displacement = random.word() as i32;
             insn.set_memory_displacement64(if narrow {
                 u64::from(displacement as u32)
             } else {

@@ -17,7 +17,7 @@ pub fn case(encoded: &Encoded, random: &mut Random) -> Case {
         *register = integer(random);
     }
     // IF is on, as always in ring 3; the six arithmetic flags and DF are free.
-    state.rflags = 0x202 | random.next() & 0x8D5;
+    state.rflags = 0x202 | random.word() & 0x8D5;
     if random.chance(15) {
         state.rflags |= 0x400;
     }
@@ -56,15 +56,15 @@ fn integer(random: &mut Random) -> u64 {
         0..=1 => random.pick(&EDGES),
         2..=3 => random.below(256),
         4 => random.below(256).wrapping_neg(),
-        5 => random.next() >> 32,
-        _ => random.next(),
+        5 => random.word() >> 32,
+        _ => random.word(),
     }
 }
 
 /// 128 bits: anything, or elements that mean something as numbers.
 pub fn vector(random: &mut Random) -> u128 {
     match random.below(10) {
-        0..=2 => u128::from(random.next()) | u128::from(random.next()) << 64,
+        0..=2 => u128::from(random.word()) | u128::from(random.word()) << 64,
         3..=5 => (0..4).fold(0, |v, i| v | u128::from(single(random)) << (32 * i)),
         6..=8 => (0..2).fold(0, |v, i| v | u128::from(double(random)) << (64 * i)),
         _ => (0..16).fold(0, |v, i| {
@@ -74,8 +74,8 @@ pub fn vector(random: &mut Random) -> u128 {
 }
 
 fn single(random: &mut Random) -> u32 {
-    let sign = (random.next() as u32) & 1 << 31;
-    let fraction = random.next() as u32 & 0x7F_FFFF;
+    let sign = (random.word() as u32) & 1 << 31;
+    let fraction = random.word() as u32 & 0x7F_FFFF;
     sign | match random.below(16) {
         0 => 0,
         1 => 0x7F80_0000,
@@ -101,8 +101,8 @@ fn single(random: &mut Random) -> u32 {
 }
 
 fn double(random: &mut Random) -> u64 {
-    let sign = random.next() & 1 << 63;
-    let fraction = random.next() & 0xF_FFFF_FFFF_FFFF;
+    let sign = random.word() & 1 << 63;
+    let fraction = random.word() & 0xF_FFFF_FFFF_FFFF;
     let fraction = if random.chance(20) {
         fraction & !0xFFFF_FFFF
     } else {
@@ -134,8 +134,8 @@ fn double(random: &mut Random) -> u64 {
 
 /// An 80-bit value, sometimes one that x87 has no meaning for.
 fn extended(random: &mut Random) -> u128 {
-    let sign = u128::from(random.next() & 1) << 79;
-    let fraction = random.next() & (u64::MAX >> 1);
+    let sign = u128::from(random.word() & 1) << 79;
+    let fraction = random.word() & (u64::MAX >> 1);
     let fraction = match random.below(4) {
         0 => fraction & !0x7FF,
         1 => fraction & 0xFFFF << 47,
@@ -168,17 +168,17 @@ fn fpu(random: &mut Random) -> Fpu {
     for ymm in &mut fpu.ymm {
         *ymm = [vector(random), vector(random)];
     }
-    let control = (random.next() & 0xE040) as u32;
+    let control = (random.word() & 0xE040) as u32;
     let control = if random.chance(40) { 0 } else { control };
     let masks = if random.chance(80) {
         0x1F80
     } else {
-        (random.next() & 0x1F80) as u32
+        (random.word() & 0x1F80) as u32
     };
     fpu.mxcsr = control
         | masks
         | if random.chance(20) {
-            random.next() as u32 & 0x3F
+            random.word() as u32 & 0x3F
         } else {
             0
         };
@@ -189,23 +189,23 @@ fn fpu(random: &mut Random) -> Fpu {
     fpu.ftw = if random.chance(70) {
         0xFF
     } else {
-        random.next() as u8
+        random.word() as u8
     };
     let masks = if random.chance(85) {
         0x3F
     } else {
-        random.next() as u16 & 0x3F
+        random.word() as u16 & 0x3F
     };
     let precision = random.pick(&[3u16, 3, 3, 3, 2, 0]);
     let rounding = if random.chance(50) {
         0
     } else {
-        random.next() as u16 & 3
+        random.word() as u16 & 3
     };
     fpu.fcw = 0x40 | masks | precision << 8 | rounding << 10;
-    let conditions = random.next() as u16 & 0x4700;
+    let conditions = random.word() as u16 & 0x4700;
     let flags = if random.chance(20) {
-        random.next() as u16 & 0x7F
+        random.word() as u16 & 0x7F
     } else {
         0
     };
@@ -257,7 +257,7 @@ fn point(encoded: &Encoded, case: &mut Case, random: &mut Random) {
         if random.chance(30)
             && matches!(insn.op0_kind(), OpKind::MemorySegESI | OpKind::MemoryESEDI)
         {
-            gpr[1] |= random.next() << 32;
+            gpr[1] |= random.word() << 32;
         }
     }
 
@@ -306,7 +306,7 @@ fn point(encoded: &Encoded, case: &mut Case, random: &mut Random) {
             // Without TF, NT, AC and ID, which the runner cannot carry.
             let at = (case.state.gpr[4].wrapping_sub(DATA)) as usize;
             if let Some(bytes) = case.memory.get_mut(at..at + 8) {
-                let flags = random.next() & !(1 << 8 | 1 << 14 | 1 << 18 | 1 << 21);
+                let flags = random.word() & !(1 << 8 | 1 << 14 | 1 << 18 | 1 << 21);
                 bytes.copy_from_slice(&flags.to_le_bytes());
             }
         }
@@ -376,7 +376,7 @@ fn memory_operand(encoded: &Encoded, case: &mut Case, random: &mut Random) {
     let address = match random.below(100) {
         0..=1 => DATA + DATA_LEN as u64 - random.below(size + 1),
         2 => DATA.wrapping_sub(random.below(size + 1)),
-        3 if !insn.memory_base().size().eq(&4) => random.next() | 1 << 63,
+        3 if !insn.memory_base().size().eq(&4) => random.word() | 1 << 63,
         4..=20 => DATA + 0x400 + random.below(0x1000),
         _ => DATA + 0x400 + random.below(0x1000) & !(align - 1),
     };
@@ -426,10 +426,12 @@ fn memory_operand(encoded: &Encoded, case: &mut Case, random: &mut Random) {
         (None, Some(i)) => state.gpr[i] = wanted / scale,
         (None, None) => {}
     }
-    if base.size() == 4 && random.chance(50) && base != Register::ESP {
-        if let Some(b) = gpr_index(base) {
-            state.gpr[b] = state.gpr[b] & 0xFFFF_FFFF | random.next() << 32;
-        }
+    if base.size() == 4
+        && random.chance(50)
+        && base != Register::ESP
+        && let Some(b) = gpr_index(base)
+    {
+        state.gpr[b] = state.gpr[b] & 0xFFFF_FFFF | random.word() << 32;
     }
 }
 

@@ -113,7 +113,17 @@ pub fn exchange<P: RamPage + 'static>(
         return Ok(());
     }
     let expected = crate::operand::cut(cpu.reg(0), bytes);
-    let old = cpu.update_operand(insn, false, |a| (if a == expected { source } else { a }, a))?;
+    let old = if insn.op_kind(0) == OpKind::Register {
+        // When they differ the register stays as it is, its upper half included.
+        let register = insn.op_register(0);
+        let old = cpu.register(register);
+        if old == expected {
+            cpu.set_register(register, source);
+        }
+        old
+    } else {
+        cpu.update_operand(insn, false, |a| (if a == expected { source } else { a }, a))?
+    };
     compute_sized(Mnemonic::Cmp, &mut cpu.flags, expected, old, bytes);
     if old != expected {
         match bytes {
@@ -121,13 +131,6 @@ pub fn exchange<P: RamPage + 'static>(
             2 => cpu.set_reg(0, old as u16),
             4 => cpu.set_reg(0, old as u32),
             _ => cpu.set_reg(0, old),
-        }
-        if insn.op_kind(0) == OpKind::Register && bytes == 4 {
-            // The destination is written back as well: its upper half clears only on success.
-            let register = insn.op_register(0);
-            if crate::operand::gpr_of(register).0 != 0 {
-                cpu.set_register(register, old);
-            }
         }
     }
     Ok(())

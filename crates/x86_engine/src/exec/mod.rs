@@ -16,6 +16,7 @@ pub mod stack;
 pub mod string;
 pub mod syscall;
 pub mod system;
+pub mod x87;
 
 use crate::cpu::Cpu;
 use crate::fault::Fault;
@@ -155,9 +156,9 @@ pub fn execute<P: RamPage + 'static>(
             system::vmx(cpu, insn)
         }
         // Hints and fences: every access here is ordered already.
-        Nop | Endbr32 | Endbr64 | Prefetch | Prefetchw | Prefetchwt1 | Prefetchnta | Prefetcht0
-        | Prefetcht1 | Prefetcht2 | Prefetchit0 | Prefetchit1 | Lfence | Mfence | Sfence
-        | Serialize | Reservednop => Ok(()),
+        Nop | Rdsspd | Rdsspq | Endbr32 | Endbr64 | Prefetch | Prefetchw | Prefetchwt1
+        | Prefetchnta | Prefetcht0 | Prefetcht1 | Prefetcht2 | Prefetchit0 | Prefetchit1
+        | Lfence | Mfence | Sfence | Serialize | Reservednop => Ok(()),
         INVALID | Ud0 | Ud1 | Ud2 => Err(Fault::UD),
         _ => match condition_of(insn) {
             Some(code) if insn.is_jcc_short_or_near() => branch::jcc(cpu, insn, code),

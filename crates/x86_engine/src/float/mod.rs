@@ -7,7 +7,11 @@
 
 mod arithmetic;
 mod convert;
+pub mod decimal;
+pub mod remainder;
 mod round;
+pub mod transcendental;
+pub mod wide;
 
 pub use arithmetic::{add, compare, divide, fused_multiply_add, multiply, square_root, subtract};
 pub use convert::{from_integer, to_format, to_integer, to_integral};

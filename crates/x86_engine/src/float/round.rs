@@ -43,6 +43,11 @@ pub fn round(
                 context.raise(flag::INEXACT);
             }
             context.rounded_up = rounded.up;
+            if new_exponent - X87_WRAP > format.max_exponent() {
+                // Too large even so (FSCALE).
+                context.raise(flag::INEXACT);
+                return Value::Infinity(sign);
+            }
             return result(new_exponent - X87_WRAP, new_significand);
         }
         context.raise(flag::INEXACT);
@@ -67,6 +72,10 @@ pub fn round(
                 context.raise(flag::INEXACT);
             }
             context.rounded_up = rounded.up;
+            if new_exponent + X87_WRAP < format.min_exponent() {
+                context.raise(flag::INEXACT);
+                return Value::Zero(sign);
+            }
             return result(new_exponent + X87_WRAP, new_significand);
         }
         if context.flush_to_zero {

@@ -40,6 +40,7 @@ pub fn handler<P: RamPage + 'static>(instruction: &Instruction) -> Option<Handle
         .or_else(|| gather::handler(instruction))
         .or_else(|| strings::handler(instruction))
         .or_else(|| xsave::handler(instruction))
+        .or_else(|| crate::exec::x87::handler(instruction))
 }
 
 /// Executes an instruction of these families; #UD for any other.

@@ -47,15 +47,19 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
         align: u64,
         access: Access,
     ) -> Result<Address, Fault> {
-        // Alignment before the canonical check: it is #GP(0) even through SS.
+        // The XSAVE family checks alignment before canonicality: #GP(0) even through SS.
         let segment = segment_of(instruction.memory_segment());
         let linear = self
             .effective(instruction)
             .wrapping_add(self.reg(REG_SEG + segment as u8));
+        if align == 64 && linear & 63 != 0 {
+            return Err(Fault::GP0);
+        }
+        let address = self.address(instruction, len, access)?;
         if linear & (align - 1) != 0 {
             return Err(Fault::GP0);
         }
-        self.address(instruction, len, access)
+        Ok(address)
     }
 
     fn saved_state(&self) -> State {
