@@ -213,7 +213,9 @@ fn show(range: &Range<u64>) -> String {
 fn size(bytes: u64) -> String {
     let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
     match units.iter().find(|(_, shift)| bytes >> shift >= 1) {
-        Some((unit, shift)) if bytes % (1 << shift) == 0 => format!("{} {unit}", bytes >> shift),
+        Some((unit, shift)) if bytes.is_multiple_of(1 << shift) => {
+            format!("{} {unit}", bytes >> shift)
+        }
         Some((unit, shift)) => format!("{:.2} {unit}", bytes as f64 / (1_u64 << shift) as f64),
         None => format!("{bytes} bytes"),
     }
@@ -399,6 +401,10 @@ mod tests {
     }
 
     #[test]
+    #[expect(
+        clippy::single_range_in_vec_init,
+        reason = "a list of one range is meant"
+    )]
     fn of_a_log_cmrs_and_usable_memory_are_taken() {
         let log = "[    0.0] BIOS-e820: [mem 0x0000000000000000-0x000000000009ffff] usable\n\
                    [    0.0] BIOS-e820: [mem 0x0000000000100000-0x000000007fffffff] usable\n\

@@ -231,6 +231,42 @@ fn extend(old: [u8; 48], digest: [u8; 48]) -> [u8; 48] {
 }
 
 #[test]
+fn the_prediction_is_what_a_td_that_ran_reports() {
+    let own = Folder::new("ran");
+    let image = own.file("embedded.tdvf", guest_images::EMBEDDED.tdvf);
+    let report = own.0.join("report.bin");
+    let ran = swtdx(
+        &["run", "--quiet", "--report", report.to_str().unwrap()],
+        "",
+    );
+    assert!(ran.starts_with("exit status 0"), "{ran}");
+    let text = swtdx(&["measure", &image, "--diff", report.to_str().unwrap()], "");
+    assert!(text.contains("MRTD: as reported"), "{text}");
+    let wrong = swtdx(
+        &[
+            "measure",
+            &image,
+            "--order",
+            "two-passes",
+            "--diff",
+            report.to_str().unwrap(),
+        ],
+        "",
+    );
+    assert!(
+        wrong.contains("it is this image measured page by page"),
+        "{wrong}"
+    );
+    // And explain reads the same report.
+    let explained = swtdx(&["explain", report.to_str().unwrap()], "");
+    let mrtd = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MRTD   "))
+        .unwrap();
+    assert!(explained.contains(mrtd), "{explained}");
+}
+
+#[test]
 fn wrong_input_is_one_line_that_names_the_file() {
     let own = Folder::new("wrong");
     let (empty, kernel) = (own.file("empty.fd", &[]), own.file("vmlinuz", b"MZ"));

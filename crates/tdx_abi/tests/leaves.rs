@@ -206,3 +206,43 @@ fn every_operand_names_registers_that_exist() {
     };
     assert_eq!(r9_to_r11.gprs(), 0b1110_0000_0000);
 }
+
+/// The reference has the allowed states a second time, by state machine.
+#[test]
+fn op_states_and_secure_ept_states_of_the_rows_agree_with_the_state_tables() {
+    let (Some(op), Some(sept)) = (table("op-states.json"), table("sept-states.json")) else {
+        return;
+    };
+    let row = |name: &str| {
+        let host = HostLeaf::parse(name).and_then(|leaf| leaf.row());
+        host.or_else(|| GuestLeaf::parse(name).and_then(|leaf| leaf.row()))
+            .unwrap_or_else(|| panic!("{name}"))
+    };
+    let mut compared = 0;
+    for entry in op["seamcall_allowed"].as_array().unwrap() {
+        let row = row(text(entry, "leaf"));
+        assert_eq!(row.number as u64, number(&entry["number"]), "{}", row.name);
+        let ours: Vec<_> = row
+            .op_states
+            .unwrap_or(&[])
+            .iter()
+            .map(|s| s.name().to_owned())
+            .collect();
+        assert_eq!(ours, strings(&entry["op_states"]), "{}", row.name);
+        compared += 1;
+    }
+    for list in ["seamcall_allowed", "tdcall_allowed"] {
+        for entry in sept[list].as_array().unwrap() {
+            let row = row(text(entry, "leaf"));
+            let ours: Vec<_> = row
+                .sept_states
+                .unwrap_or(&[])
+                .iter()
+                .map(|s| s.name().to_owned())
+                .collect();
+            assert_eq!(ours, strings(&entry["states"]), "{}", row.name);
+            compared += 1;
+        }
+    }
+    assert!(compared > 60, "{compared}");
+}
