@@ -15,6 +15,7 @@ use tdx_platform::Platform;
 use super::console::Seen;
 use super::guest::Guest;
 use super::options::Args;
+use super::post_mortem;
 use super::report::{Report, hex};
 use super::schedule::{Clockwork, GuestTsc, Running};
 use super::summary::{self, Pages, ReportSummary, Summary, TeardownSummary};
@@ -35,7 +36,8 @@ pub struct Life<'a> {
 
 impl Life<'_> {
     /// Brings the module up, builds the TD, runs it to its end and takes it down.
-    pub fn run<L: SeamcallLp>(self, mut lps: Vec<Lp<L>>) -> Result<Summary, Failure> {
+    pub fn run<L: SeamcallLp>(mut self, mut lps: Vec<Lp<L>>) -> Result<Summary, Failure> {
+        let console = std::mem::replace(&mut self.console, Box::new(std::io::sink()));
         let info = self.platform.info();
         let machine = self.platform.hardware().config();
         let (first, last) = machine.private_key_ids;
@@ -67,7 +69,7 @@ impl Life<'_> {
             vcpus: args.cpus.into(),
             tsc_khz: args.tsc_khz.into(),
             clock: Arc::new(move || tsc.of_host(clock.tsc())),
-            console: self.console,
+            console,
         });
         let mut stats = RunStats::default();
         let first_tick = hardware.tsc();
@@ -84,6 +86,15 @@ impl Life<'_> {
         }
         .run();
         drop(board);
+        if args.debug_td
+            && let Ok(end) = &end
+            && let Some(vcpu) = end.vcpu().and_then(|index| vcpus.get(index))
+            && let Some(lp) = vcpu.associated_lp().and_then(|on| lps.get_mut(on))
+        {
+            for line in post_mortem::lines(&host, &td, vcpu, &mut lp.seam) {
+                self.say(format_args!("          {line}"));
+            }
+        }
         let ticks = hardware.tsc() - first_tick;
         let pages = Pages::new(td.stats());
         for (index, _) in lps.iter().enumerate() {

@@ -4,6 +4,7 @@ mod console;
 mod guest;
 mod life;
 mod options;
+mod post_mortem;
 mod report;
 mod schedule;
 mod scripted;

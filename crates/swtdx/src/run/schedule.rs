@@ -72,6 +72,20 @@ pub enum End {
     Timeout,
 }
 
+impl End {
+    /// The vCPU that ended it, if it was one.
+    pub fn vcpu(&self) -> Option<usize> {
+        match *self {
+            End::TripleFault { vcpu }
+            | End::MemoryFault { vcpu, .. }
+            | End::Dead { vcpu, .. }
+            | End::Unexpected { vcpu, .. } => Some(vcpu as usize),
+            End::Hang | End::Timeout => Some(0),
+            End::PoweredOff | End::Reset | End::FatalError(_) => None,
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     Ready,
