@@ -16,6 +16,9 @@ const RESERVED: u32 = 2;
 const ACPI: u32 = 3;
 const NVS: u32 = 4;
 
+/// Where a PC has video memory and ROMs: memory, but not for the kernel's own use.
+const LEGACY_HOLE: (u64, u64, u32) = (0xA_0000, 0x10_0000, RESERVED);
+
 /// The loaded kernel is ready to be entered.
 pub struct Entry {
     address: u64,
@@ -69,6 +72,7 @@ fn e820(
 ) -> Result<usize, &'static str> {
     // In ascending order and apart from each other.
     let mut holes = [
+        LEGACY_HOLE,
         (HOB_BASE, FIRMWARE_END, RESERVED),
         (
             boot.acpi.start,

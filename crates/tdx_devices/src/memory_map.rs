@@ -5,21 +5,16 @@ use std::ops::Range;
 /// RAM ends here at the latest below 4 GiB; the rest of it goes on at 4 GiB.
 pub const LOW_RAM_END: u64 = 0x8000_0000;
 const FOUR_GIB: u64 = 1 << 32;
-/// The legacy hole of a PC, which holds no RAM.
-const LEGACY_HOLE: Range<u64> = 0xA_0000..0x10_0000;
 
 pub const IOAPIC: u64 = 0xFEC0_0000;
 pub const COM1: u16 = 0x3F8;
 pub const COM1_IRQ: u8 = 4;
 
-/// The ranges of RAM of a guest with `size` bytes, ascending.
+/// The ranges of RAM of a guest with `size` bytes, ascending. The legacy hole of a PC is RAM too: kernels look for
+/// ROMs there, and private memory that is no RAM would end the TD.
 pub fn ram(size: u64) -> Vec<Range<u64>> {
     let low = size.min(LOW_RAM_END);
-    let mut ranges = Vec::new();
-    ranges.push(0..low.min(LEGACY_HOLE.start));
-    if low > LEGACY_HOLE.end {
-        ranges.push(LEGACY_HOLE.end..low);
-    }
+    let mut ranges = Vec::from([0..low]);
     if size > low {
         ranges.push(FOUR_GIB..FOUR_GIB + (size - low));
     }
@@ -31,9 +26,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ram_leaves_out_the_legacy_hole_and_the_one_below_4_gib() {
-        assert_eq!(ram(1 << 30), [0..0xA_0000, 0x10_0000..1 << 30]);
+    fn ram_leaves_out_the_hole_below_4_gib() {
+        assert_eq!(ram(1 << 30), Vec::from([0..1 << 30]));
         let high = FOUR_GIB..FOUR_GIB + (1 << 30);
-        assert_eq!(ram(3 << 30), [0..0xA_0000, 0x10_0000..LOW_RAM_END, high]);
+        assert_eq!(ram(3 << 30), [0..LOW_RAM_END, high]);
     }
 }
