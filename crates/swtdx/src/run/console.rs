@@ -12,8 +12,9 @@ const REPORT: &str = "SWTDX-REPORT ";
 const REPORT_BYTES: usize = 1024;
 /// The exit status of a command that the initial RAM disk was asked to run.
 const COMMAND_STATUS: &str = "SWTDX-EXIT ";
-/// How Linux begins its last words.
+/// How Linux begins its last words, and how it ends them.
 const PANIC: &str = "Kernel panic - not syncing";
+const PANIC_END: &str = "---[ end Kernel panic";
 
 /// What the console said.
 #[derive(Clone, Default, Debug)]
@@ -23,6 +24,8 @@ pub struct Seen {
     pub report: Vec<u8>,
     pub command_status: Option<u8>,
     pub panic: Option<String>,
+    /// The panic was printed to its end: nothing more will come.
+    pub panic_over: bool,
     pub bytes: u64,
 }
 
@@ -83,6 +86,7 @@ impl Seen {
         if let Some(status) = after(&line, COMMAND_STATUS) {
             self.command_status = status.trim().parse().ok();
         }
+        self.panic_over |= line.contains(PANIC_END);
         if self.panic.is_none()
             && let Some(at) = line.find(PANIC)
         {
@@ -148,6 +152,7 @@ mod tests {
             Some("Kernel panic - not syncing: no init")
         );
         assert_eq!(seen.command_status, Some(3));
+        assert!(!seen.panic_over);
     }
 
     #[test]

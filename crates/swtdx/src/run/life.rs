@@ -83,6 +83,11 @@ impl Life<'_> {
             tsc,
             stats: &mut stats,
             until: super::deadline(args, started),
+            over: &|| {
+                seen.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .panic_over
+            },
         }
         .run();
         drop(board);

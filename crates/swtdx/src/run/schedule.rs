@@ -67,6 +67,8 @@ pub enum End {
         vcpu: u32,
         reason: ExitReason,
     },
+    /// The console said that the guest's kernel panicked.
+    Panicked,
     /// Every vCPU sleeps and nothing will wake one.
     Hang,
     Timeout,
@@ -80,7 +82,7 @@ impl End {
             | End::MemoryFault { vcpu, .. }
             | End::Dead { vcpu, .. }
             | End::Unexpected { vcpu, .. } => Some(vcpu as usize),
-            End::Hang | End::Timeout => Some(0),
+            End::Hang | End::Timeout | End::Panicked => Some(0),
             End::PoweredOff | End::Reset | End::FatalError(_) => None,
         }
     }
@@ -103,6 +105,8 @@ pub struct Running<'a, M, L, C> {
     pub tsc: GuestTsc,
     pub stats: &'a mut RunStats,
     pub until: Option<Instant>,
+    /// Whether the guest has said its last word.
+    pub over: &'a dyn Fn() -> bool,
 }
 
 impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Running<'_, M, L, C> {
@@ -123,6 +127,9 @@ impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Running<'_, M, L, C> {
                 match self.turn(index)? {
                     Ok(next) => *state = next,
                     Err(end) => return Ok(end),
+                }
+                if (self.over)() {
+                    return Ok(End::Panicked);
                 }
                 if self.until.is_some_and(|until| Instant::now() >= until) {
                     return Ok(End::Timeout);

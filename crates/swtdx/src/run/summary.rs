@@ -180,12 +180,13 @@ pub fn verdict(end: &End, seen: &Seen, seconds: Option<u64>) -> (&'static str, u
                 last()
             )),
         ),
-        End::Reset | End::Hang | End::Timeout if panic.is_some() => (
+        End::Reset | End::Hang | End::Timeout | End::Panicked if panic.is_some() => (
             "panic",
             3,
             panic.map(|line| format!("the guest panicked: {line}")),
         ),
         End::Reset => ("reset", 3, None),
+        End::Panicked => ("panic", 3, None),
         End::FatalError(report) => ("fatal error", 3, Some(report.to_string())),
         End::TripleFault { vcpu } => (
             "triple fault",
