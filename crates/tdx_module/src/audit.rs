@@ -4,7 +4,6 @@
 //! ([`crate::Module::seamcall`]). [`crate::Module::audit`] can be called at any time while no call is in progress.
 
 use crate::kot::HkidState;
-use crate::lock::Side;
 use crate::machine::Machine;
 use crate::module::Module;
 use crate::pamt::{PageSize, PageType, PageUse, Pamt, PamtEntry};
@@ -71,7 +70,7 @@ impl<M: Machine> Module<M> {
             let Some(entry) = pamt.entry_of_size(Hpa::new(hpa.0), page.size) else {
                 continue;
             };
-            let Ok(page) = entry.lock().shared(Side::Host) else {
+            let Some(page) = entry.lock().peek() else {
                 continue;
             };
             if let PageUse::Tdr(td) = &*page {
@@ -94,18 +93,16 @@ impl<M: Machine> Module<M> {
         let pamt = self.pamt.get()?;
         let hpa = Hpa::new(raw).page();
         let entry = pamt.known_entry(hpa)?;
-        let page = entry.lock().shared(Side::Guest).ok()?;
+        let page = entry.lock().peek()?;
         let owner = match &*page {
             PageUse::Free | PageUse::Reserved | PageUse::Tdr(_) => return None,
             PageUse::Regular | PageUse::Tdcx | PageUse::Tdvpr(_) | PageUse::SecureEpt => {
                 entry.owner()
             }
         };
-        let owner = pamt
-            .known_entry(owner)
-            .map(|entry| entry.lock().shared(Side::Guest));
+        let owner = pamt.known_entry(owner).map(|entry| entry.lock().peek());
         match owner {
-            Some(Ok(owner)) if owner.page_type() != PageType::Tdr => Some(Violation::Orphan(hpa)),
+            Some(Some(owner)) if owner.page_type() != PageType::Tdr => Some(Violation::Orphan(hpa)),
             None => Some(Violation::Orphan(hpa)),
             // Somebody changes the owner right now: not ours to judge.
             _ => None,
@@ -142,7 +139,7 @@ fn used_pages(pamt: &Pamt, found: &mut Vec<Violation>) -> UsedPages {
         if entry.lock().is_held() {
             found.push(Violation::Locked(hpa));
         }
-        let Ok(page) = entry.lock().shared(Side::Guest) else {
+        let Some(page) = entry.lock().peek() else {
             return;
         };
         let page_type = page.page_type();
@@ -192,10 +189,7 @@ fn check_td(td: &Td, pamt: &Pamt, used: &UsedPages, found: &mut Vec<Violation>) 
     let mut control: BTreeSet<u64> = td.tdcx.iter().map(|page| page.raw()).collect();
     control.extend(td.migration.streams.lock().iter().map(|page| page.raw()));
     for ((hpa, _), _) in children().filter(|(_, u)| u.page_type == PageType::Tdvpr) {
-        let Some(Ok(page)) = pamt
-            .entry(Hpa::new(*hpa))
-            .map(|e| e.lock().shared(Side::Guest))
-        else {
+        let Some(page) = pamt.entry(Hpa::new(*hpa)).and_then(|e| e.lock().peek()) else {
             continue;
         };
         if let PageUse::Tdvpr(vp) = &*page {

@@ -102,6 +102,11 @@ impl Commit {
 
 impl Drop for Commit {
     fn drop(&mut self) {
+        // A test that fails inside a guest unwinds through here.
+        #[cfg(any(test, feature = "testing"))]
+        if std::thread::panicking() {
+            return;
+        }
         debug_assert!(false, "a leaf refused after its commit");
     }
 }

@@ -9,7 +9,7 @@
 #![forbid(unsafe_code)]
 
 extern crate alloc;
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 extern crate std;
 
 pub mod audit;
@@ -17,6 +17,7 @@ mod bug;
 pub mod call;
 pub mod cpuid;
 pub mod event;
+mod fingerprint;
 pub mod guest;
 mod key;
 pub mod kot;
@@ -46,8 +47,8 @@ pub mod xstate;
 
 #[cfg(test)]
 mod sweep;
-#[cfg(test)]
-mod testing;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use machine::{
     CpuidValue, KeyError, LpId, Machine, MachineCheck, PackageId, PendingEvents, PlatformInfo,

@@ -28,6 +28,13 @@ use spin::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub use spin::{Mutex, MutexGuard};
 
+/// A point where another processor may come in between: tests that explore interleavings switch here.
+#[inline(always)]
+pub(crate) fn interleave() {
+    #[cfg(test)]
+    crate::testing::explore::switch();
+}
+
 /// Shared hold of a lock's data.
 pub type Shared<'a, T> = RwLockReadGuard<'a, T>;
 /// Exclusive hold of a lock's data.
@@ -62,9 +69,11 @@ impl<T> ShareEx<T> {
         }
     }
     pub fn shared(&self) -> Result<Shared<'_, T>, Contended> {
+        interleave();
         self.lock.try_read().ok_or(Contended::Busy)
     }
     pub fn exclusive(&self) -> Result<Exclusive<'_, T>, Contended> {
+        interleave();
         self.lock.try_write().ok_or(Contended::Busy)
     }
     /// The data, when the holder of the whole structure makes locking needless.
@@ -103,12 +112,17 @@ impl<T> HpLock<T> {
     pub fn host_waits(&self) -> bool {
         self.host_waits.load(Ordering::Acquire)
     }
+    /// The data, if nobody writes it now, whoever waits: for consistency checks.
+    pub fn peek(&self) -> Option<Shared<'_, T>> {
+        self.lock.try_read()
+    }
     /// Whether anybody holds the lock: for consistency checks.
     pub fn is_held(&self) -> bool {
         self.lock.reader_count() + self.lock.writer_count() != 0
     }
 
     fn admit(&self, side: Side) -> Result<(), Contended> {
+        interleave();
         match side {
             Side::Guest if self.host_waits() => Err(Contended::HostPriority),
             _ => Ok(()),

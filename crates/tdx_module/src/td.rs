@@ -5,7 +5,7 @@
 
 use crate::call::{Commit, Right};
 use crate::cpuid::{Component, TdCpuid};
-use crate::lock::{HpLock, ShareEx};
+use crate::lock::{HpLock, ShareEx, interleave};
 use crate::msr::{MsrFeatures, VirtualVmxMsrs};
 use crate::sept::SeptTree;
 use crate::servtd::Binding;
@@ -223,11 +223,13 @@ impl Epoch {
         self.references = [AtomicU16::new(0), AtomicU16::new(0)];
     }
     pub fn advance(&self, _: &Commit) {
+        interleave();
         self.current.fetch_add(1, Ordering::AcqRel);
     }
     /// A vCPU enters; call with the lock held shared. Returns the epoch to give back at the exit.
     pub fn enter(&self, _: &impl Right) -> u64 {
         let epoch = self.current();
+        interleave();
         self.references[(epoch & 1) as usize].fetch_add(1, Ordering::AcqRel);
         epoch
     }

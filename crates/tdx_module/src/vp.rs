@@ -1,6 +1,7 @@
 //! A vCPU: its TDVPS (spec: vp-enter.md 0.2; tdx-abi/metadata-fields.json).
 
 use crate::call::Right;
+use crate::lock::interleave;
 use crate::machine::LpId;
 use crate::state::{AtomicVcpuState, LastTdExit, VcpuState};
 use crate::xstate::Xfam;
@@ -83,6 +84,7 @@ impl Vp {
     }
     /// Takes the vCPU for a processor. `Ok(true)` if it was free, `Ok(false)` if the processor has it already.
     pub fn associate(&self, _: &impl Right, lp: LpId) -> Result<bool, LpId> {
+        interleave();
         let taken = self
             .assoc
             .compare_exchange(NO_LP, lp.0, Ordering::AcqRel, Ordering::Acquire);

@@ -2,7 +2,7 @@
 
 use super::{L2Entry, SeptEntry, SeptState};
 use crate::call::Commit;
-use crate::lock::{Contended, ShareEx, Side};
+use crate::lock::{Contended, ShareEx, Side, interleave};
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -194,6 +194,7 @@ impl Slot {
     /// Locks the entry (spec: host-platform.md 5): test-and-set of bit 11; a host that loses sets bit 52, which keeps
     /// guests out until a host got the lock.
     pub fn lock(&self, side: Side) -> Result<EntryGuard, Contended> {
+        interleave();
         let word = &self.page.entries[self.index];
         if side == Side::Guest && word.load(Ordering::Acquire) & SeptEntry::HOST_PRIORITY != 0 {
             return Err(Contended::HostPriority);
@@ -230,6 +231,7 @@ impl EntryGuard {
     }
     /// Replaces the entry; it stays locked until the guard goes. A host that was made to wait stays marked.
     pub fn write(&self, _: &Commit, entry: SeptEntry) {
+        interleave();
         let word = &self.slot.page.entries[self.slot.index];
         let kept = word.load(Ordering::Acquire) & (SeptEntry::LOCK | SeptEntry::HOST_PRIORITY);
         word.store(entry.unlocked().0 | kept, Ordering::Release);

@@ -2,10 +2,17 @@
 //!
 //! Memory is flat: key IDs do not encrypt. The CPUID is what the module's table demands, and no more.
 
+#[cfg(test)]
+pub(crate) mod explore;
+mod play;
+
+pub use play::play;
+
 use crate::cpuid::ROWS as CPUID_ROWS;
 use crate::machine::*;
 use crate::{Module, Profile};
 use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use coco_regs::{GprFile, XmmFile};
@@ -19,6 +26,9 @@ pub const GLOBAL_HKID: u64 = 32;
 /// Where TDMR memory starts.
 pub const TDMR: u64 = 1 << 32;
 
+/// A guest that several processors run at once.
+pub type Guest = dyn Fn(&mut Vcpu, &dyn SecondLevel) + Send + Sync;
+
 /// The machine.
 pub struct FlatMachine {
     lps: u32,
@@ -31,6 +41,9 @@ pub struct FlatMachine {
     tsc: AtomicU64,
     /// TLB flushes, to be seen by tests.
     pub flushes: AtomicU32,
+    /// What several vCPUs at once do until an external interrupt stops them, or another exit that they fill in; comes
+    /// before `guest`.
+    pub shared_guest: Mutex<Option<Arc<Guest>>>,
     /// What a vCPU does when it runs; without one it shuts down.
     pub guest: Mutex<Option<Script>>,
 }
@@ -83,6 +96,7 @@ impl FlatMachine {
             nmi: AtomicBool::new(false),
             tsc: AtomicU64::new(0),
             flushes: AtomicU32::new(0),
+            shared_guest: Mutex::new(None),
             guest: Mutex::new(None),
         }
     }
@@ -200,6 +214,15 @@ impl Machine for FlatMachine {
     }
     fn run(&self, _: LpId, vcpu: &mut Vcpu, memory: &dyn SecondLevel) {
         vcpu.entry_event.info &= !(1 << 31);
+        let shared = self.shared_guest.lock().clone();
+        if let Some(guest) = shared {
+            vcpu.exit = VmExit {
+                interruption_info: 0x8000_0020,
+                ..VmExit::new(ExitReason::INTERRUPT)
+            };
+            guest(vcpu, memory);
+            return;
+        }
         match &mut *self.guest.lock() {
             Some(guest) => guest(vcpu, memory),
             None => vcpu.exit = VmExit::new(ExitReason::TRIPLE_FAULT),
