@@ -196,10 +196,20 @@ impl FlatGuest {
             bytes = later;
         }
     }
-    pub fn get(&mut self, address: u64, length: usize) -> Vec<u8> {
-        (address..address + length as u64)
-            .map(|a| self.at(a).map_or(0xFF, |p| p.load_u8((a & 0xFFF) as usize)))
-            .collect()
+    pub fn get(&mut self, mut address: u64, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0xFF; length];
+        let mut rest = bytes.as_mut_slice();
+        while !rest.is_empty() {
+            let offset = (address & 0xFFF) as usize;
+            let now = rest.len().min(4096 - offset);
+            let (head, tail) = rest.split_at_mut(now);
+            if let Some(page) = self.at(address) {
+                page.read(offset, head);
+            }
+            address += now as u64;
+            rest = tail;
+        }
+        bytes
     }
     pub fn put_u64(&mut self, address: u64, value: u64) {
         self.put(address, &value.to_le_bytes());
