@@ -189,7 +189,6 @@ fn a_retry_policy_repeats_what_it_names_and_no_more() {
         let mut lp = traced;
         let result =
             retry.run(|| tdh_mng_create(&mut lp, tdx_call::Tdr(Hpa::new(0x1000)), Hkid(1)));
-        drop(lp);
         (calls, result.map_err(|error| error.status()))
     };
     let entropy = Status::RND_NO_ENTROPY;

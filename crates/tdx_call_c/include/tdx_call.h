@@ -2,7 +2,8 @@
 /*
  * SEAMCALL and TDCALL with Linux's names and prototypes (arch/x86/include/asm/tdx.h).
  *
- * Link with libtdx_call_c.a -lpthread -ldl -lm.
+ * libtdx_call_c.a needs nothing but memcpy and its like:
+ *   cargo rustc --release -p tdx_call_c --crate-type staticlib -- -C panic=abort
  */
 #ifndef TDX_CALL_H
 #define TDX_CALL_H
@@ -34,18 +35,12 @@ uint64_t __tdcall_ret(uint64_t fn, struct tdx_module_args *args);
 uint64_t __tdcall_saved_ret(uint64_t fn, struct tdx_module_args *args);
 
 /*
- * User space only. In ring 3 both instructions fault: after this the six functions return TDX_SEAMCALL_UD or
- * TDX_SEAMCALL_GP instead of ending the process. Returns 0 or an errno.
+ * Without TDX (and always in ring 3) both instructions fault, with #UD or #GP. A handler of those faults that finds a
+ * fixup for the faulting RIP (not 0) puts the vector, 6 or 13, into RAX and resumes there: the function returns
+ * TDX_SEAMCALL_UD or TDX_SEAMCALL_GP. The table is the section tdx_extable: pairs of 32-bit distances, of the
+ * instruction and of its fixup from the word itself.
  */
-int tdx_catch_faults(void);
-
-/*
- * User space only. Serves the instructions of the calling thread: which is 0 for SEAMCALL and 1 for TDCALL, gprs holds
- * RAX RCX RDX RBX RSP RBP RSI RDI R8..R15, xmms sixteen times 16 bytes. Return 0, 6 or 13 for that fault, -1 for
- * VMfailInvalid. A null function ends it. Returns 0 or an errno.
- */
-typedef int (*tdx_serve_fn)(int which, uint64_t *gprs, void *xmms, void *context);
-int tdx_serve(tdx_serve_fn serve, void *context);
+uintptr_t tdx_fixup(uintptr_t rip);
 
 #ifdef __cplusplus
 }

@@ -1,14 +1,9 @@
 //! The exported symbols.
-#![expect(unsafe_code, reason = "symbols for C, and pointers from it")]
+#![expect(unsafe_code, reason = "symbols for C")]
 
-use std::arch::naked_asm;
-use std::cell::Cell;
-use std::ffi::{c_int, c_void};
+use core::arch::naked_asm;
 
-use coco_regs::{GprFile, XmmFile};
-use tdx_call::instruction;
-use tdx_call::{NoSeam, TdxModuleArgs};
-use tdx_trap::{Instruction, Trap};
+use tdx_call::{TdxModuleArgs, instruction};
 
 macro_rules! export {
     ($($(#[$doc:meta])* $name:ident => $target:path;)*) => {$(
@@ -39,47 +34,25 @@ export! {
     __tdcall_saved_ret => instruction::tdcall_saved_ret;
 }
 
-/// Lets the six functions answer Linux's error words for #UD and #GP in user space; 0, or an errno.
+/// Where a handler of #UD or #GP at `rip` resumes, with the vector in RAX and all else as it was; 0 if `rip` is none of
+/// the six functions' instructions.
 #[unsafe(no_mangle)]
-pub extern "C" fn tdx_catch_faults() -> c_int {
-    errno(tdx_trap::catch_faults())
+pub extern "C" fn tdx_fixup(rip: usize) -> usize {
+    instruction::fixup_of(rip).map_or(0, |fixup| fixup.resume)
 }
 
-/// A backend in C: 0 for SEAMCALL or 1 for TDCALL, the sixteen registers, the sixteen XMM registers, and the context.
-/// Returns 0, or the vector 6 or 13 of a fault, or -1 for VMfailInvalid.
-pub type Serve = extern "C" fn(c_int, *mut u64, *mut c_void, *mut c_void) -> c_int;
-
-thread_local! {
-    static TRAP: Cell<Option<Trap>> = const { Cell::new(None) };
-}
-
-/// Serves the instructions of this thread from `serve`; null ends that. 0, or an errno.
-///
-/// # Safety
-/// `serve` may be called with `context` until this is called with null on the same thread.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn tdx_serve(serve: Option<Serve>, context: *mut c_void) -> c_int {
-    TRAP.take();
-    let Some(serve) = serve else { return 0 };
-    let trap = Trap::install(
-        move |which: Instruction, gprs: &mut GprFile, xmms: &mut XmmFile| {
-            let which = (which == Instruction::Tdcall).into();
-            let vectors = xmms.0.as_mut_ptr().cast();
-            match serve(which, gprs.0.as_mut_ptr(), vectors, context) {
-                0 => Ok(()),
-                6 => Err(NoSeam::InvalidOpcode),
-                13 => Err(NoSeam::GeneralProtection),
-                _ => Err(NoSeam::VmFailInvalid),
-            }
-        },
-    );
-    errno(trap.map(|trap| TRAP.set(Some(trap))))
-}
-
-fn errno(result: std::io::Result<()>) -> c_int {
-    const EIO: c_int = 5;
-    match result {
-        Ok(()) => 0,
-        Err(error) => error.raw_os_error().unwrap_or(EIO),
+/// What a static library needs of its own; a Rust program that links this crate has them from elsewhere.
+#[cfg(panic = "abort")]
+mod runtime {
+    /// The library does not panic: it reads a table and jumps.
+    #[panic_handler]
+    fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+        loop {
+            core::hint::spin_loop();
+        }
     }
+
+    /// The precompiled core library names it; nothing unwinds here.
+    #[unsafe(no_mangle)]
+    extern "C" fn rust_eh_personality() {}
 }

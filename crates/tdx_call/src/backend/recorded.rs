@@ -10,6 +10,7 @@ use crate::{NoSeam, SeamcallLp, TdvprAndFlags, TdxModuleArgs, Traffic, VpEntry};
 
 /// One call, with everything that crossed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(clippy::large_enum_variant, reason = "without allocation there is nothing to box with")]
 pub enum Recorded {
     Seamcall {
         leaf: LeafWord,
