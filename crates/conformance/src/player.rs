@@ -76,6 +76,7 @@ impl<R: BufRead> Replay<R> {
         {
             let (msr, cpuid, cmrs) = (msr.as_ref(), cpuid.as_deref(), cmrs.as_deref());
             let changes = Changes { msr, cpuid, cmrs };
+            lock(&self.book).vmm_xmm.clear();
             (self.world, self.module) =
                 World::new(&self.header, self.profile, &self.book, &changes);
             return Ok(Some(Vec::new()));
