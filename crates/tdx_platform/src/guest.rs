@@ -16,6 +16,8 @@ pub enum Guests {
     Scripted(Scripts),
     /// Every vCPU runs its own code on the CPU engine.
     Engine(Engines),
+    /// Every VM entry is one call of a function, which leaves the exit in the vCPU.
+    Stepped(Box<dyn Fn(&mut Vcpu) + Send + Sync>),
 }
 
 impl Guests {
@@ -27,9 +29,14 @@ impl Guests {
     /// Instructions that guests completed; none are counted for scripts.
     pub fn retired(&self) -> u64 {
         match self {
-            Guests::Scripted(_) => 0,
+            Guests::Scripted(_) | Guests::Stepped(_) => 0,
             Guests::Engine(engines) => engines.retired(),
         }
+    }
+
+    /// Every VM entry calls `step`, which sets `vcpu.exit`: quicker than a script, and without memory.
+    pub fn stepped(step: impl Fn(&mut Vcpu) + Send + Sync + 'static) -> Guests {
+        Guests::Stepped(Box::new(step))
     }
 
     /// Every vCPU runs `script`, which finds its index in RSI when it starts.
@@ -43,6 +50,7 @@ impl Guests {
     pub(crate) fn invalidate(&self, lp: LpId, vpids: &[u16]) {
         match self {
             Guests::Scripted(_) => {} // the platform's own TLB
+            Guests::Stepped(_) => {}
             Guests::Engine(engines) => engines.invalidate(lp, vpids),
         }
     }
@@ -57,6 +65,10 @@ impl Guests {
         match self {
             Guests::Scripted(scripts) => scripts.run(machine, lp, vcpu, second_level),
             Guests::Engine(engines) => engines.run(machine, lp, vcpu, second_level),
+            Guests::Stepped(step) => match machine.event_exit(lp) {
+                Some(exit) => vcpu.exit = exit,
+                None => step(vcpu),
+            },
         }
     }
 }
