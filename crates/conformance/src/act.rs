@@ -245,7 +245,7 @@ struct RawAct {
     expecting = "expected 16 XMM values or an object from xmm0..xmm15 to values"
 )]
 enum RawXmm {
-    All([Hex128; 16]),
+    All(Box<[Hex128; 16]>),
     Some(Xmms),
 }
 

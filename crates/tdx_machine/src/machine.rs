@@ -1,6 +1,6 @@
 //! The machine: logical processors, memory, time, and what the firmware says of them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -73,7 +73,8 @@ pub enum KeyError {
 struct Lp {
     package: u32,
     x2apic_id: u32,
-    msrs: Mutex<HashMap<u32, u64>>,
+    /// Those that do not read 0.
+    msrs: Mutex<BTreeMap<u32, u64>>,
     pending: AtomicU8,
     /// External-interrupt vectors that wait, one bit each.
     vectors: [AtomicU64; 4],
@@ -132,7 +133,7 @@ impl Machine {
         let lps = config.lps.iter().enumerate().map(|(i, lp)| Lp {
             package: lp.package,
             x2apic_id: lp.x2apic_id,
-            msrs: Mutex::default(),
+            msrs: Mutex::new(config.msrs.clone()),
             pending: AtomicU8::new(0),
             vectors: [const { AtomicU64::new(0) }; 4],
             timer: AtomicU64::new(u64::MAX),
@@ -175,9 +176,7 @@ impl Machine {
         if msr == IA32_TSC {
             return self.tsc();
         }
-        let own = lock(&self.lp(lp).msrs).get(&msr).copied();
-        own.or_else(|| self.config.msrs.get(&msr).copied())
-            .unwrap_or(0)
+        lock(&self.lp(lp).msrs).get(&msr).copied().unwrap_or(0)
     }
     pub fn write_msr(&self, lp: u32, msr: u32, value: u64) {
         lock(&self.lp(lp).msrs).insert(msr, value);

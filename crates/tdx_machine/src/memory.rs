@@ -322,18 +322,24 @@ impl Memory {
         if old == key && old != MIXED {
             return;
         }
-        let mut mixed = lock(&self.mixed);
-        let keys = mixed
-            .entry(number)
-            .or_insert_with(|| Box::new([old; LINES]));
-        keys[first..first + count].fill(key);
-        if keys.iter().all(|&k| k == key) && key != POISON {
-            mixed.remove(&number);
+        if count == LINES && key != POISON {
+            if old == MIXED {
+                lock(&self.mixed).remove(&number);
+            }
             state.key.store(key, Relaxed);
         } else {
-            state.key.store(MIXED, Relaxed);
+            let mut mixed = lock(&self.mixed);
+            let keys = mixed
+                .entry(number)
+                .or_insert_with(|| Box::new([old; LINES]));
+            keys[first..first + count].fill(key);
+            if keys.iter().all(|&k| k == key) && key != POISON {
+                mixed.remove(&number);
+                state.key.store(key, Relaxed);
+            } else {
+                state.key.store(MIXED, Relaxed);
+            }
         }
-        drop(mixed);
         if state.handed_out.load(Relaxed) {
             self.revoked.fetch_add(1, SeqCst);
         }
