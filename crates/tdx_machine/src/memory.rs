@@ -158,7 +158,7 @@ impl Memory {
                 continue;
             }
             let key = self.key(number, to.hkid);
-            page.write(offset, &from[range.clone()]);
+            put(&page, offset, &from[range.clone()]);
             self.set_keys(number, &page, offset / LINE, range.len() / LINE, key);
         }
     }
@@ -198,6 +198,7 @@ impl Memory {
         }
         self.mark_dirty(&page, at.hkid, key);
         page.state().handed_out.store(true, Relaxed);
+        page.state().touched.store(true, Relaxed);
         Some(page)
     }
 
@@ -298,11 +299,11 @@ impl Memory {
             // The line is read for ownership before the bytes are merged into it.
             for (line, _) in lines(offset, from.len()) {
                 let bytes = self.read_line(number, page, line, key)?;
-                page.write(line * LINE, &bytes);
+                put(page, line * LINE, &bytes);
                 self.set_keys(number, page, line, 1, key);
             }
         }
-        page.write(offset, from);
+        put(page, offset, from);
         self.mark_dirty(page, hkid, key);
         Ok(())
     }
@@ -343,6 +344,15 @@ impl Memory {
         if state.handed_out.load(Relaxed) {
             self.revoked.fetch_add(1, SeqCst);
         }
+    }
+}
+
+/// Writes bytes, unless they are zeros on a page that never held anything else: that costs the host no memory.
+fn put(page: &Page, offset: usize, bytes: &[u8]) {
+    let touched = &page.state().touched;
+    if touched.load(Relaxed) || bytes.iter().any(|&byte| byte != 0) {
+        touched.store(true, Relaxed);
+        page.write(offset, bytes);
     }
 }
 

@@ -26,6 +26,8 @@ pub(crate) struct PageState {
     pub(crate) dirty: AtomicU16,
     /// A processor may hold a handle on the page.
     pub(crate) handed_out: AtomicBool,
+    /// The bytes may differ from zero, so that the host may have backed the page with memory.
+    pub(crate) touched: AtomicBool,
     /// Writes count in `code_version`.
     watched: AtomicBool,
     code_version: AtomicU32,

@@ -167,3 +167,31 @@ fn memory_ends_and_says_so() {
     memory.read(end, &mut bytes).expect("host memory");
     assert_eq!(bytes, [1, 1, 1, 1, 0xFF, 0xFF, 0xFF, 0xFF]);
 }
+
+/// Resident memory of this process.
+fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux");
+    let pages: Option<u64> = statm.split(' ').nth(1).and_then(|n| n.parse().ok());
+    pages.expect("a number") * 4096
+}
+
+#[test]
+fn accepted_pages_that_nobody_writes_cost_the_host_no_memory() {
+    let memory = Memory::new(vec![1 << 30], 64, 32..=63);
+    let page = |i: u64| KeyedHpa::new(Hpa::new(i * 4096), TD);
+    let before = resident();
+    for i in 0..1 << 18 {
+        memory.write_direct(page(i), &[0; 4096]);
+    }
+    let grown = resident() - before;
+    assert!(grown < 64 << 20, "{grown} bytes for 1 GiB of zeros");
+    let mut bytes = [1; 64];
+    memory
+        .read(page(0x1234), &mut bytes)
+        .expect("the TD's page");
+    assert_eq!(bytes, [0; 64]);
+    memory.write_direct(page(7), &[9; 4096]);
+    memory.write_direct(page(7), &[0; 4096]);
+    memory.read(page(7), &mut bytes).expect("the TD's page");
+    assert_eq!(bytes, [0; 64], "zeros over other bytes are written");
+}

@@ -49,7 +49,7 @@ fn with_page(bench: &mut Bench) -> (Td, Vcpu, Hpa) {
         .expect("a page is added");
     td.finalize(lp).expect("finalized");
     let (entry, _) = tdh_mem_sept_rd(lp, GpaMapping::page_4k(PAGE), td.tdr()).expect("an entry");
-    (td, vcpu, Hpa::new(entry.entry & 0x000F_FFFF_FFFF_F000))
+    (td, vcpu, Hpa::new(entry.entry.0 & 0x000F_FFFF_FFFF_F000))
 }
 
 /// The next word that the guest tells, or the exit that came instead.
