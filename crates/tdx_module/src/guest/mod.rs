@@ -7,6 +7,8 @@ mod cpuid_exit;
 pub mod cr;
 mod dispatch;
 mod ept_exit;
+#[cfg(test)]
+mod exit_tests;
 pub mod initial;
 pub mod inject;
 pub mod l2;

@@ -8,7 +8,7 @@ use crate::msr::{IA32_DEBUGCTL, IA32_MISC_ENABLE, IA32_TSC_ADJUST};
 use crate::pamt::Want;
 use crate::refusal::{Broken, BusyOn, Refusal, Stop};
 use crate::state::{LastTdExit, OpStates, VcpuState};
-use crate::td::Td;
+use crate::td::{Td, config_flags::NO_RBP_MOD};
 use crate::vp::VpData;
 use coco_regs::{GprFile, XmmFile};
 use core::sync::atomic::Ordering;
@@ -90,20 +90,28 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     }
     let sys = call.module.sys()?;
     if machine.read_msr(lp, IA32_TSC_ADJUST) != sys.msrs.get(IA32_TSC_ADJUST) {
-        return Err(Status::INCONSISTENT_MSR.with_details(IA32_TSC_ADJUST).into());
+        return Err(Status::INCONSISTENT_MSR
+            .with_details(IA32_TSC_ADJUST)
+            .into());
     }
     if (machine.tsc(lp).wrapping_sub(data.last_exit_tsc) as i64) < 0 {
         return Err(Status::TSC_ROLLBACK.into());
     }
     if td.config.cpuid.monitor && misc_enable & MONITOR_ENABLED == 0 {
-        return Err(Status::INCORRECT_MSR_VALUE.with_details(IA32_MISC_ENABLE).into());
+        return Err(Status::INCORRECT_MSR_VALUE
+            .with_details(IA32_MISC_ENABLE)
+            .into());
     }
     let epoch = enter_epoch(&td, &mut data, |vpids| {
         if !new {
             machine.invalidate_translations(lp, vpids);
         }
     })?;
-    let mut local = call.lp_state.local.try_lock().ok_or(Broken("a processor calls twice at once"))?;
+    let mut local = call
+        .lp_state
+        .local
+        .try_lock()
+        .ok_or(Broken("a processor calls twice at once"))?;
     local.stepping.guest_rip_on_tdentry = data.vcpu.regs.rip;
 
     // The zero-step filter takes the tree only if there is something to look up.
@@ -117,11 +125,20 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
             }
         }
     }
-    let fault = tree.as_ref().and_then(|_| stepping::certain_fault(&td, &data));
+    let fault = tree
+        .as_ref()
+        .and_then(|_| stepping::certain_fault(&td, &data));
     if let Some(gpa) = fault {
         td.epoch.leave(&call.sticky(), epoch);
         data.last_td_exit = LastTdExit::AsyncFault;
-        return Ok(emulated_ept_violation(call.commit(), call.gprs, call.xmms, gpa));
+        let keeps_rbp = !call.module.profile.keeps_rbp || td.config.config_flags & NO_RBP_MOD != 0;
+        return Ok(emulated_ept_violation(
+            call.commit(),
+            call.gprs,
+            call.xmms,
+            gpa,
+            keeps_rbp,
+        ));
     }
     if tree.is_some() && td.notify_enables.load(Ordering::Acquire) & NOTIFY != 0 {
         notify(&td, &mut data);
@@ -177,12 +194,20 @@ fn enter_epoch(td: &Td, data: &mut VpData, flush: impl FnOnce(&[u16])) -> Result
 }
 
 /// An entry that would only fault again does not happen (vp-enter.md 3.2).
-fn emulated_ept_violation(commit: Commit, gprs: &mut GprFile, xmms: &mut XmmFile, gpa: u64) -> Done {
+///
+/// 1.5.01 leaves RBP alone here, whatever the TD asked for.
+fn emulated_ept_violation(
+    commit: Commit,
+    gprs: &mut GprFile,
+    xmms: &mut XmmFile,
+    gpa: u64,
+    keeps_rbp: bool,
+) -> Done {
     let (rsp, rbp) = (gprs[Gpr::Rsp], gprs[Gpr::Rbp]);
     *gprs = GprFile::default();
     *xmms = XmmFile::default();
     gprs[Gpr::Rsp] = rsp;
-    gprs[Gpr::Rbp] = rbp;
+    gprs[Gpr::Rbp] = if keeps_rbp { rbp } else { 0 };
     gprs[Gpr::Rcx] = 1 << 1;
     gprs[Gpr::R8] = gpa & !0xFFF;
     commit.done_with(Status(ExitReason::EPT_VIOLATION.0 as u64))
@@ -233,7 +258,11 @@ fn take_answer(data: &mut VpData, gprs: &GprFile, xmms: &XmmFile, hint: bool) {
 fn load_and_run<M: Machine>(guest: &mut Guest<'_, M>) -> Result<TdExit, Broken> {
     let config = &guest.td.config;
     let VpData { vcpu, extra, .. } = &mut *guest.data;
-    if extra.xbuff.restore(config.xfam, &config.xbuff, &mut vcpu.regs).is_err() {
+    if extra
+        .xbuff
+        .restore(config.xfam, &config.xbuff, &mut vcpu.regs)
+        .is_err()
+    {
         let status = match config.is_debug() {
             true => Status::SUCCESS,
             false => Status::NON_RECOVERABLE_TD,

@@ -20,7 +20,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use spin::Mutex;
 use tdx_abi::{HostLeaf, LeafWord, Status};
 use x86_arch::vmx::Vcpu;
-use x86_arch::{ExitReason, Gpr, Hkid, Hpa, KeyedHpa, SecondLevel, VmExit};
+use x86_arch::{ExitReason, Gpr, Hkid, KeyedHpa, SecondLevel, VmExit};
 
 pub const GLOBAL_HKID: u64 = 32;
 /// Where TDMR memory starts.
@@ -38,7 +38,7 @@ pub struct FlatMachine {
     pub no_entropy: AtomicBool,
     pub key_error: Mutex<Option<KeyError>>,
     pub nmi: AtomicBool,
-    tsc: AtomicU64,
+    pub tsc: AtomicU64,
     /// TLB flushes, to be seen by tests.
     pub flushes: AtomicU32,
     /// What several vCPUs at once do until an external interrupt stops them, or another exit that they fill in; comes
@@ -110,11 +110,6 @@ impl FlatMachine {
             let page = pages.entry(address >> 12).or_insert([0; 4096]);
             page[(address & 0xFFF) as usize] = *byte;
         }
-    }
-    pub fn peek(&self, at: u64, size: usize) -> Vec<u8> {
-        let mut bytes = vec![0; size];
-        let _ = self.read(KeyedHpa::new(Hpa::new(at), Hkid(0)), &mut bytes);
-        bytes
     }
 }
 
@@ -241,7 +236,6 @@ pub struct World {
 #[derive(Clone, Copy, Debug)]
 pub struct TestTd {
     pub tdr: u64,
-    pub hkid: u64,
 }
 
 /// TD_PARAMS: attributes, then what every test TD has.
@@ -355,7 +349,7 @@ impl World {
             let page = self.page();
             self.ok(0, HostLeaf::MNG_ADDCX, &[(Gpr::Rcx, page), (Gpr::Rdx, tdr)]);
         }
-        TestTd { tdr, hkid }
+        TestTd { tdr }
     }
     /// An initialised TD without memory.
     pub fn td_with(&mut self, hkid: u64, attributes: u64) -> TestTd {
