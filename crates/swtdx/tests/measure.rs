@@ -131,26 +131,86 @@ fn a_kernel_with_its_events() {
 }
 
 #[test]
-fn the_project_s_firmware_measures_whole_files() {
-    let own = Folder::new("direct");
+fn the_td_of_a_kernel_has_the_predicted_mrtd() {
+    let own = Folder::new("kernel-td");
     let (kernel, initrd) = (
-        own.file("vmlinuz", b"not a PE image"),
+        own.file("vmlinuz", &bz_image()),
         own.file("initrd", b"cpio"),
     );
-    let text = swtdx(
-        &[
-            "measure", "--kernel", &kernel, "--initrd", &initrd, "--append", "quiet", "--events",
-        ],
-        "",
-    );
-    // The firmware itself changes with every build of it; its events do not.
-    let events = text.split_once("Events\n").expect("events").1;
-    let rtmrs: String = text
+    let guest = [
+        "--kernel", &kernel, "--initrd", &initrd, "--append", "quiet", "--memory", "64M",
+    ];
+    // There is no code in this kernel: the TD ends as soon as it starts it.
+    let ran = swtdx(&[&["run"], &guest[..]].concat(), "");
+    let mrtd = ran
         .lines()
-        .filter(|line| line.starts_with("RTMR"))
-        .map(|l| format!("{l}\n"))
+        .find_map(|line| line.strip_prefix("swtdx: MRTD"))
+        .expect(&ran)
+        .trim();
+    let text = swtdx(&[&["measure", "--expect", mrtd], &guest[..]].concat(), "");
+    assert!(
+        text.starts_with("exit status 0") && text.contains("MRTD: as expected"),
+        "{text}"
+    );
+}
+
+/// The least bzImage that the direct-boot firmware starts.
+fn bz_image() -> Vec<u8> {
+    let mut file = vec![0; 0x1000];
+    file[0x1F1] = 1; // setup sectors
+    file[0x1F4] = 0xC0; // the rest, in 16 bytes
+    file[0x202..0x208].copy_from_slice(b"HdrS\x0C\x02");
+    file[0x232] = 0x20; // alignment 2 MiB
+    file[0x236] = 1; // 64-bit entry
+    file[0x239] = 8; // command line limit 2048
+    file[0x25B] = 1; // preferred address 16 MiB
+    file[0x262] = 0x10; // init_size 1 MiB
+    file
+}
+
+#[test]
+fn without_firmware_it_is_the_td_of_swtdx_run_with_all_registers() {
+    let own = Folder::new("direct");
+    let (kernel, initrd) = (
+        own.file("vmlinuz", &bz_image()),
+        own.file("initrd", b"cpio"),
+    );
+    let args = |more: &[&'static str]| {
+        let mut args = vec![
+            "measure", "--kernel", &kernel, "--initrd", &initrd, "--append", "quiet", "--json",
+        ];
+        args.extend(more);
+        let text = swtdx(&args, "");
+        let json = text
+            .trim_start_matches("exit status 0\n--- output\n")
+            .trim_end_matches("--- errors\n")
+            .to_owned();
+        serde_json::from_str::<serde_json::Value>(&json).unwrap_or_else(|_| panic!("{text}"))
+    };
+    let json = args(&[]);
+    let events: Vec<_> = json["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| e["name"].as_str().unwrap())
         .collect();
-    insta::assert_snapshot!(format!("{rtmrs}{events}"));
+    assert_eq!(
+        events,
+        ["td_hob", "acpi_tables", "kernel", "cmdline", "initrd"]
+    );
+    use sha2::{Digest, Sha384};
+    let sha = |bytes: &[u8]| -> [u8; 48] { Sha384::digest(bytes).into() };
+    assert_eq!(
+        hex(json["rtmr"][1].as_str().unwrap()),
+        extend([0; 48], sha(&bz_image()))
+    );
+    let rtmr2 = extend(extend([0; 48], sha(b"quiet\0")), sha(b"cpio"));
+    assert_eq!(hex(json["rtmr"][2].as_str().unwrap()), rtmr2);
+    // What the VMM makes depends on the machine: processors are in the ACPI tables, memory in the TD HOB.
+    let (more_cpus, more_memory) = (args(&["--cpus", "2"]), args(&["--memory", "512M"]));
+    assert_ne!(json["rtmr"][0], more_cpus["rtmr"][0]);
+    assert_ne!(json["rtmr"][0], more_memory["rtmr"][0]);
+    assert_eq!(json["rtmr"][1], more_cpus["rtmr"][1]);
 }
 
 #[test]
@@ -269,7 +329,8 @@ fn the_prediction_is_what_a_td_that_ran_reports() {
 #[test]
 fn wrong_input_is_one_line_that_names_the_file() {
     let own = Folder::new("wrong");
-    let (empty, kernel) = (own.file("empty.fd", &[]), own.file("vmlinuz", b"MZ"));
+    let (empty, kernel) = (own.file("empty.fd", &[]), own.file("vmlinuz", &bz_image()));
+    let embedded = own.file("embedded.tdvf", guest_images::EMBEDDED.tdvf);
     let cases: Vec<String> = [
         vec!["measure"],
         vec!["measure", "/no/such/file.fd"],
@@ -282,13 +343,7 @@ fn wrong_input_is_one_line_that_names_the_file() {
             "rtmr7=0011223344",
         ],
         vec!["measure", "--kernel", &kernel, "--expect", "0011"],
-        vec![
-            "measure",
-            "--kernel",
-            &kernel,
-            "--expect",
-            "rtmr0=0011223344",
-        ],
+        vec!["measure", &embedded, "--expect", "rtmr0=0011223344"],
         vec!["measure", "--kernel", &kernel, "--diff", &kernel],
     ]
     .iter()

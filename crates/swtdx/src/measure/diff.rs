@@ -1,11 +1,11 @@
 //! Whether registers are as expected and, if not, what would explain the difference.
 
 use serde::Serialize;
-use tdvf::{Image, Mrtd, Order, Step};
+use tdvf::{Image, Order};
 use tdx_abi::Sha384;
 
 use super::events::Registers;
-use super::{hex, measure};
+use super::{Loading, hex};
 use crate::cli::Failure;
 
 /// What was found about one register.
@@ -61,7 +61,7 @@ pub fn expect(text: &str, registers: &Registers) -> Result<Verdict, Failure> {
 pub fn compare(
     reported: &[Sha384; 5],
     registers: &Registers,
-    image: &Image<'_>,
+    loading: &Loading<'_>,
     order: Order,
 ) -> Vec<Verdict> {
     let verdict = |index: usize, equal, text| Verdict {
@@ -72,7 +72,7 @@ pub fn compare(
     let mut verdicts = vec![match reported[0] == registers.mrtd {
         true => verdict(0, true, "as reported".to_owned()),
         false => {
-            let why = explain_mrtd(&reported[0], image, order)
+            let why = explain_mrtd(&reported[0], loading, order)
                 .unwrap_or_else(|| "neither another order, nor a section left out, nor one measured otherwise explains it: another image".to_owned());
             verdict(
                 0,
@@ -132,7 +132,8 @@ pub fn compare(
 
 /// Finds a change of the plan that gives the reported MRTD: another order, a section left out, a section whose
 /// contents are measured although they should not be, or the other way round.
-fn explain_mrtd(reported: &Sha384, image: &Image<'_>, order: Order) -> Option<String> {
+fn explain_mrtd(reported: &Sha384, loading: &Loading<'_>, order: Order) -> Option<String> {
+    let image = &loading.image;
     for (tried, name) in [
         (Order::PageByPage, "page by page"),
         (Order::TwoPasses, "in two passes"),
@@ -142,7 +143,7 @@ fn explain_mrtd(reported: &Sha384, image: &Image<'_>, order: Order) -> Option<St
         } else {
             format!(", {name}")
         };
-        if tried != order && measure(image, tried) == *reported {
+        if tried != order && loading.measure(tried, None) == *reported {
             return Some(format!("it is this image measured {name}"));
         }
         for section in image.sections() {
@@ -150,18 +151,17 @@ fn explain_mrtd(reported: &Sha384, image: &Image<'_>, order: Order) -> Option<St
                 "section {} ({} at {:#x})",
                 section.index, section.kind, section.memory_address
             );
-            let mut without = Mrtd::new();
-            image
-                .plan(tried)
-                .filter(|step| section_of(step) != section.index)
-                .for_each(|step| without.step(&step));
-            if without.finish() == *reported {
+            if loading.measure(tried, Some(section.index)) == *reported {
                 return Some(format!("it is this image without {described}{in_order}"));
             }
             // The same image with the section's bit 0 turned.
             let mut bytes = image.bytes().to_vec();
             bytes[image.descriptor_offset() + 16 + 32 * section.index as usize + 28] ^= 1;
-            if Image::parse(&bytes).is_ok_and(|turned| measure(&turned, tried) == *reported) {
+            let turned = Image::parse(&bytes).map(|image| Loading {
+                image,
+                pages: loading.pages.clone(),
+            });
+            if turned.is_ok_and(|turned| turned.measure(tried, None) == *reported) {
                 let how = if section.attributes.extended() {
                     "not measured"
                 } else {
@@ -174,12 +174,4 @@ fn explain_mrtd(reported: &Sha384, image: &Image<'_>, order: Order) -> Option<St
         }
     }
     None
-}
-
-fn section_of(step: &Step<'_>) -> u32 {
-    match step {
-        Step::AddPage { section, .. }
-        | Step::AugPage { section, .. }
-        | Step::Extend { section, .. } => *section,
-    }
 }

@@ -19,7 +19,7 @@ fn as_hex<S: Serializer>(digest: &Sha384, serializer: S) -> Result<S::Ok, S::Err
     serializer.serialize_str(&super::hex(digest))
 }
 
-/// MRTD, and the events behind RTMR 1 and 2.
+/// MRTD, and the events behind the RTMRs that are predicted.
 pub struct Registers {
     pub mrtd: Sha384,
     pub events: Vec<Event>,
@@ -30,7 +30,9 @@ impl Registers {
     pub fn rtmr(&self, index: u8) -> Option<Sha384> {
         match index {
             3 => Some([0; 48]),
-            1 | 2 if !self.events.is_empty() => self.values(index).last().copied(),
+            _ if self.events.iter().any(|event| event.register == index) => {
+                self.values(index).last().copied()
+            }
             _ => None,
         }
     }
@@ -60,13 +62,12 @@ fn event(register: u8, name: &str, bytes: &[u8]) -> Event {
     }
 }
 
-/// The project's own firmware (guests/tdfw): whole files, the command line as its bytes.
-pub fn direct_boot(kernel: &[u8], append: &str, initrd: Option<&[u8]>) -> Vec<Event> {
-    vec![
-        event(1, "kernel", kernel),
-        event(2, "cmdline", append.as_bytes()),
-        event(2, "initrd", initrd.unwrap_or(&[])),
-    ]
+/// What the project's own firmware (guests/tdfw) measures, as `swtdx run` lays a kernel out for it.
+pub fn direct_boot(measured: &[(u8, &'static str, Vec<u8>)]) -> Vec<Event> {
+    measured
+        .iter()
+        .map(|(register, name, bytes)| event(*register, name, bytes))
+        .collect()
 }
 
 /// EDK II firmware and Linux's EFI stub, when the VMM hands the kernel over by fw_cfg.

@@ -10,24 +10,28 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 use serde::Serialize;
-use tdvf::{Image, MetadataSource, Mrtd, Order, Section};
+use tdvf::{Image, MetadataSource, Mrtd, Order, Section, Step};
 use tdx_abi::Sha384;
+use tdx_devices::direct_boot::{self, InitialMemory, Payload};
+use x86_arch::Gpa;
 
 use crate::cli::Failure;
 use crate::explain::report;
+use crate::run::Size;
 use events::{Event, Registers};
 
 const HELP: &str = "\
 MRTD covers the firmware image as its TDVF metadata says. RTMR 1 and 2 are given when a kernel is: as EDK II
-firmware and Linux's EFI stub measure them when the VMM hands the kernel over (QEMU -kernel), or, without FIRMWARE,
-as this project's own direct-boot firmware does. RTMR 0 covers what the VMM makes (TD HOB, ACPI tables) and is not
-predicted; RTMR 3 stays zero. A VMM that changes the kernel's header on the way (QEMU does) changes RTMR 1.
+firmware and Linux's EFI stub measure them when the VMM hands the kernel over (QEMU -kernel); a VMM that changes the
+kernel's header on the way (QEMU does) changes RTMR 1. RTMR 0 covers what the VMM makes (TD HOB, ACPI tables) and is
+not predicted. Without FIRMWARE it is the TD of swtdx run --kernel, and all registers are given. RTMR 3 stays zero.
 
 Examples:
   swtdx measure OVMF.fd
   swtdx measure OVMF.fd --order two-passes --expect 307c9a6831bdd6e6
   swtdx measure OVMF.fd --kernel vmlinuz --initrd initrd.img --append 'console=ttyS0' --events
   swtdx measure OVMF.fd --diff tdreport.bin
+  swtdx measure --kernel vmlinuz --initrd initrd --cpus 2 --memory 1G
 
 Exit status: 0 measured (and as expected), 4 a register differs from --expect or --diff, 1 on wrong input.";
 
@@ -53,6 +57,12 @@ pub struct Args {
     /// Its command line
     #[arg(long, value_name = "STR", requires = "kernel", default_value = "")]
     append: String,
+    /// Virtual processors of the TD of swtdx run, which its ACPI tables list
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    cpus: u16,
+    /// Memory of the TD of swtdx run, which its TD HOB lists
+    #[arg(long, value_name = "SIZE", default_value_t = Size(256 << 20))]
+    memory: Size,
     /// In which order the VMM adds and measures pages
     #[arg(long, value_enum, default_value_t = OrderArg::PageByPage)]
     order: OrderArg,
@@ -124,12 +134,14 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     let image =
         Image::parse(&firmware).map_err(|error| Failure::input(format_args!("{name}: {error}")))?;
     let order = args.order.into();
+    let (pages, events) = match &args.kernel {
+        Some(kernel) => with_kernel(args, kernel, firmware == guest_images::TDFW.tdvf)?,
+        None => (Vec::new(), Vec::new()),
+    };
+    let loading = Loading { image, pages };
     let registers = Registers {
-        mrtd: measure(&image, order),
-        events: match &args.kernel {
-            Some(kernel) => kernel_events(args, kernel, firmware == guest_images::TDFW.tdvf)?,
-            None => Vec::new(),
-        },
+        mrtd: loading.measure(order, None),
+        events,
     };
     let mut verdicts = args
         .expect
@@ -140,17 +152,21 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
         let bytes = read_file(path, MAX_FIRMWARE)?;
         let reported = report::measurements(&bytes)
             .map_err(|error| Failure::input(format_args!("{}: {error}", path.display())))?;
-        verdicts.extend(diff::compare(&reported, &registers, &image, order));
+        verdicts.extend(diff::compare(&reported, &registers, &loading, order));
     }
     let differs = verdicts.iter().any(|verdict| !verdict.equal);
     let result = Measured {
         firmware: name,
         bytes: firmware.len(),
-        metadata: match image.source() {
+        metadata: match loading.image.source() {
             MetadataSource::GuidedTable => "GUIDed table",
             MetadataSource::OffsetWord => "offset word",
         },
-        sections: image.sections().map(|section| row(&section)).collect(),
+        sections: loading
+            .image
+            .sections()
+            .map(|section| row(&section))
+            .collect(),
         order: match order {
             Order::PageByPage => "page-by-page",
             Order::TwoPasses => "two-passes",
@@ -169,29 +185,72 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(if differs { DIFFERS } else { 0 }))
 }
 
-/// MRTD of an image that is loaded as its metadata says.
-fn measure(image: &Image<'_>, order: Order) -> Sha384 {
-    let mut mrtd = Mrtd::new();
-    image.plan(order).for_each(|step| mrtd.step(&step));
-    mrtd.finish()
+/// What is put into a TD before it runs: the image, then pages that are added and not measured.
+pub struct Loading<'a> {
+    image: Image<'a>,
+    pages: Vec<Gpa>,
 }
 
-fn kernel_events(args: &Args, kernel: &Path, own_firmware: bool) -> Result<Vec<Event>, Failure> {
-    let kernel_bytes = read_file(kernel, MAX_PAYLOAD)?;
+impl Loading<'_> {
+    /// MRTD of the TD, or of one that lacks a section.
+    fn measure(&self, order: Order, without: Option<u32>) -> Sha384 {
+        let mut mrtd = Mrtd::new();
+        let wanted = self
+            .image
+            .plan(order)
+            .filter(|step| Some(section_of(step)) != without);
+        wanted.for_each(|step| mrtd.step(&step));
+        self.pages.iter().for_each(|gpa| mrtd.add_page(*gpa));
+        mrtd.finish()
+    }
+}
+
+fn section_of(step: &Step<'_>) -> u32 {
+    match step {
+        Step::AddPage { section, .. }
+        | Step::AugPage { section, .. }
+        | Step::Extend { section, .. } => *section,
+    }
+}
+
+/// The pages and events that a kernel brings.
+fn with_kernel(
+    args: &Args,
+    kernel: &Path,
+    own_firmware: bool,
+) -> Result<(Vec<Gpa>, Vec<Event>), Failure> {
+    let bytes = read_file(kernel, MAX_PAYLOAD)?;
     let initrd = args
         .initrd
         .as_deref()
         .map(|path| read_file(path, MAX_PAYLOAD))
         .transpose()?;
-    if own_firmware {
-        return Ok(events::direct_boot(
-            &kernel_bytes,
-            &args.append,
-            initrd.as_deref(),
-        ));
+    let fail = |error: &dyn std::fmt::Display| {
+        Failure::input(format_args!("{}: {error}", kernel.display()))
+    };
+    if !own_firmware {
+        let events =
+            events::edk2(&bytes, &args.append, initrd.as_deref()).map_err(|error| fail(&error))?;
+        return Ok((Vec::new(), events));
     }
-    events::edk2(&kernel_bytes, &args.append, initrd.as_deref())
-        .map_err(|error| Failure::input(format_args!("{}: {error}", kernel.display())))
+    let payload = Payload {
+        kernel: &bytes,
+        initrd: initrd.as_deref().unwrap_or(&[]),
+        command_line: &args.append,
+    };
+    let plan = direct_boot::plan(payload, args.memory.0, args.cpus.into())
+        .map_err(|error| fail(&error))?;
+    let pages = |memory: &InitialMemory| {
+        let start = memory.gpa.raw();
+        (start..start + memory.bytes.len() as u64)
+            .step_by(4096)
+            .map(Gpa::new)
+            .collect::<Vec<_>>()
+    };
+    Ok((
+        plan.memory.iter().flat_map(pages).collect(),
+        events::direct_boot(&plan.measured),
+    ))
 }
 
 fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>, Failure> {

@@ -24,7 +24,7 @@ use tdx_platform::{Guests, Platform, PlatformConfig};
 use self::console::Console;
 use self::guest::Guest;
 use self::life::Life;
-pub use self::options::Args;
+pub use self::options::{Args, Size};
 use self::trace::{Sink, Traced};
 use crate::cli::Failure;
 
