@@ -73,7 +73,8 @@ fn e820(
     // In ascending order and apart from each other.
     let mut holes = [
         LEGACY_HOLE,
-        (HOB_BASE, FIRMWARE_END, RESERVED),
+        // Not reserved: Linux would map the mailbox as shared memory.
+        (HOB_BASE, FIRMWARE_END, NVS),
         (
             boot.acpi.start,
             boot.acpi.end().next_multiple_of(4096),
