@@ -5,7 +5,7 @@ use core::ops::Range;
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
 use crate::form::Encoded;
-use crate::state::{Case, DATA};
+use crate::state::{Case, DATA, DATA_LEN};
 use crate::values::effective;
 
 /// One row for the documentation.
@@ -49,15 +49,23 @@ pub const KNOWN: &[Difference] = &[
         why: "some processors leave them, some write zeros; not compared",
     },
     Difference {
-        what: "MASKMOVDQU with an all-zero mask",
-        why: "AMD faults where nothing is stored, Intel may; the engine does not",
+        what: "MASKMOVDQU and MASKMOVQ at the end of a mapped page",
+        why: "AMD faults for bytes that are not stored, Intel may for an all-zero mask; the engine does not",
+    },
+    Difference {
+        what: "MOVSXD of 16 bits from memory",
+        why: "Intel and the engine read 16 bits, AMD reads 32: operands at the end of a page are not compared",
+    },
+    Difference {
+        what: "FLD of a single or double denormal with that exception unmasked",
+        why: "AMD pushes it all the same; the engine leaves the stack alone, as for the other exceptions found first",
     },
     Difference {
         what: "SHA-NI with a memory operand that is not aligned",
         why: "#GP(0) on Intel and in the engine; AMD accepts it",
     },
     Difference {
-        what: "the address that #PF reports for FXSAVE, FXRSTOR, XSAVE, FNSAVE, FNSTENV, FLDENV, FRSTOR and MASKMOVDQU",
+        what: "the address that #PF reports for FXSAVE, FXRSTOR, XSAVE, FNSAVE, FNSTENV, FLDENV and FRSTOR",
         why: "processors touch the operand in different orders; any address inside it is accepted",
     },
     Difference {
@@ -150,12 +158,33 @@ pub fn tolerance(instruction: &Instruction, case: &Case) -> Tolerance {
                 _ => Tolerance::Exact,
             }
         }
-        Maskmovdqu | Vmaskmovdqu => {
-            let mask = case.state.fpu.ymm[instruction.op2_register().number()][0];
-            if mask & 0x8080_8080_8080_8080_8080_8080_8080_8080 == 0 {
-                Tolerance::Skip
+        // AMD reads 32 bits from memory.
+        Movsxd
+            if instruction.op0_register().size() == 2
+                && instruction.op1_kind() == OpKind::Memory =>
+        {
+            match operand_offset(instruction, case) {
+                Some(at) if at % 4096 <= 4092 => Tolerance::Exact,
+                _ => Tolerance::Skip,
+            }
+        }
+        Fld if instruction.op0_kind() == OpKind::Memory
+            && instruction.memory_size().size() < 10
+            && case.state.fpu.fcw & 2 == 0 =>
+        {
+            Tolerance::Skip
+        }
+        Maskmovq | Maskmovdqu | Vmaskmovdqu => {
+            let at = case.state.gpr[7].wrapping_sub(DATA);
+            let at = if instruction.op0_kind() == OpKind::MemorySegEDI {
+                at & 0xFFFF_FFFF
             } else {
-                Tolerance::LoadArea
+                at
+            };
+            if at <= DATA_LEN as u64 - 16 {
+                Tolerance::Exact
+            } else {
+                Tolerance::Skip
             }
         }
         Fxsave | Fxsave64 | Xsave | Xsave64 | Xsaveopt | Xsaveopt64 | Xsavec | Xsavec64 => {

@@ -22,7 +22,7 @@ pub struct Op<P: RamPage + 'static> {
     pub imm: u64,
     pub disp: u64,
     /// Kept for handlers that work from the decoded instruction.
-    pub insn: Option<Box<Instruction>>,
+    pub insn: Option<Box<Decoded<P>>>,
     pub base: u8,
     pub index: u8,
     pub scale: u8,
@@ -35,6 +35,12 @@ pub struct Op<P: RamPage + 'static> {
     pub next: u16,
 }
 
+/// A decoded instruction and the handler of its family, found once.
+pub struct Decoded<P: RamPage + 'static> {
+    pub insn: Instruction,
+    pub run: fn(&mut Cpu<'_, P>, &Instruction) -> Result<(), Fault>,
+}
+
 /// The form that every instruction has: the family's handler works from the decoded instruction.
 pub fn cold<P: RamPage + 'static>(insn: &Instruction) -> Op<P> {
     let start = insn.ip() as u16;
@@ -42,7 +48,10 @@ pub fn cold<P: RamPage + 'static>(insn: &Instruction) -> Op<P> {
         run: run_cold::<P>,
         imm: 0,
         disp: 0,
-        insn: Some(Box::new(*insn)),
+        insn: Some(Box::new(Decoded {
+            insn: *insn,
+            run: exec::simd::handler(insn).unwrap_or(exec::execute),
+        })),
         base: crate::cpu::REG_ZERO,
         index: crate::cpu::REG_ZERO,
         scale: 0,
@@ -62,7 +71,7 @@ fn run_cold<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>, op: &Op<P>) -> Result<()
     cpu.next_rip = page.wrapping_add(u64::from(op.next)) & mask;
     cpu.length = (op.next - op.start) as u8;
     match &op.insn {
-        Some(insn) => exec::execute(cpu, insn),
+        Some(decoded) => (decoded.run)(cpu, &decoded.insn),
         None => Err(Fault::UD),
     }
 }

@@ -67,6 +67,8 @@ pub struct Context {
     pub raised: u8,
     /// x87's C1: the last rounding went away from zero.
     pub rounded_up: bool,
+    /// Raised by steps that are complete, where an instruction has several (DPPS): a later step's fault keeps them.
+    pub settled: u8,
 }
 
 impl Context {
@@ -81,6 +83,7 @@ impl Context {
             precision: 64,
             raised: 0,
             rounded_up: false,
+            settled: 0,
         }
     }
 
@@ -99,6 +102,7 @@ impl Context {
             },
             raised: 0,
             rounded_up: false,
+            settled: 0,
         }
     }
 

@@ -46,6 +46,7 @@ pub fn round(
             if new_exponent - X87_WRAP > format.max_exponent() {
                 // Too large even so (FSCALE).
                 context.raise(flag::INEXACT);
+                context.rounded_up = true;
                 return Value::Infinity(sign);
             }
             return result(new_exponent - X87_WRAP, new_significand);

@@ -343,34 +343,47 @@ pub fn round_to_integral(b: u64, control: u8, format: Format, context: &mut Cont
     )
 }
 
-/// DPPS and DPPD on one lane: products where the high bits of `control` say, sums where the low ones do.
-pub fn dot_product(a: u128, b: u128, control: u8, shape: Shape, context: &mut Context) -> u128 {
-    let (bits, count, format) = (
-        shape.element_bits(),
-        128 / shape.element_bits(),
-        shape.format,
-    );
-    let mut terms = [0u64; 4];
-    for (i, term) in terms.iter_mut().enumerate().take(count) {
-        if control >> (4 + i) & 1 != 0 {
-            *term = multiply(shape.get(a, i), shape.get(b, i), format, context);
-        }
-    }
-    // An unmasked exception of one step keeps the later steps from happening.
-    let stopped = |context: &Context| context.raised & !context.masks != 0;
-    let mut sum = 0;
-    if !stopped(context) {
-        sum = add(terms[0], terms[1], format, context);
-        if count == 4 {
-            let other = add(terms[2], terms[3], format, context);
-            if !stopped(context) {
-                sum = add(sum, other, format, context);
+/// DPPS and DPPD on `lanes` lanes: products where the high bits of `control` say, sums where the low ones do. Products,
+/// first sums and last sums are three steps, each done in all lanes; an unmasked exception of one step keeps the later
+/// steps from happening.
+pub fn dot_products(
+    a: [u128; 2],
+    b: [u128; 2],
+    lanes: usize,
+    control: u8,
+    shape: Shape,
+    context: &mut Context,
+) -> [u128; 2] {
+    let (bits, format) = (shape.element_bits(), shape.format);
+    let count = 128 / bits;
+    let mut terms = [[0u64; 4]; 2];
+    for (lane, terms) in terms.iter_mut().enumerate().take(lanes) {
+        for (i, term) in terms.iter_mut().enumerate().take(count) {
+            if control >> (4 + i) & 1 != 0 {
+                *term = multiply(
+                    shape.get(a[lane], i),
+                    shape.get(b[lane], i),
+                    format,
+                    context,
+                );
             }
         }
     }
-    (0..count)
-        .filter(|i| control >> i & 1 != 0)
-        .fold(0, |v, i| v | u128::from(sum) << (bits * i))
+    let mut pairs = count / 2;
+    while pairs > 0 && context.raised & !context.masks == 0 {
+        context.settled = context.raised;
+        for terms in terms.iter_mut().take(lanes) {
+            for i in 0..pairs {
+                terms[i] = add(terms[2 * i], terms[2 * i + 1], format, context);
+            }
+        }
+        pairs /= 2;
+    }
+    terms.map(|terms| {
+        (0..count)
+            .filter(|i| control >> i & 1 != 0)
+            .fold(0, |v, i| v | u128::from(terms[0]) << (bits * i))
+    })
 }
 
 /// To a signed integer of `bits` bits; the integer indefinite when it does not fit.

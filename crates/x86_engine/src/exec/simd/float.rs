@@ -204,7 +204,9 @@ fn dot_product<P: RamPage + 'static>(
     };
     debug_assert!(instruction.op_kind(instruction.op_count() - 1) == OpKind::Immediate8);
     let control = instruction.immediate8();
-    each_lane(cpu, instruction, |i, context| {
-        float::dot_product(a[i], b[i], control, shape, context)
-    })
+    let mut context = cpu.float_context();
+    let result = float::dot_products(a, b, lanes(instruction), control, shape, &mut context);
+    cpu.finish_float(&context)?;
+    cpu.write_vector(instruction, result);
+    Ok(())
 }

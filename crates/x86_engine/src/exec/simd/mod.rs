@@ -1,20 +1,21 @@
-//! SSE to SSE4.2, AVX, AVX2, FMA3, F16C, AES, SHA, PCLMULQDQ and GFNI: operands, checks and dispatch.
+//! MMX, SSE to SSE4.2, AVX, AVX2, FMA3, F16C, AES, SHA, PCLMULQDQ and GFNI: operands, checks and dispatch.
 //!
-//! What is computed stands in [`crate::simd`]. EVEX forms, MMX registers and AMD's own extensions are not
-//! implemented: they raise #UD.
+//! What is computed stands in [`crate::simd`]. EVEX forms and AMD's own extensions are not implemented:
+//! they raise #UD.
 
 mod convert;
 mod float;
 mod gather;
 mod lanes;
 mod memory_forms;
+mod mmx;
 mod moves;
 mod operand;
 mod scalar;
 mod strings;
 mod xsave;
 
-use iced_x86::{EncodingKind, Instruction, OpKind};
+use iced_x86::{EncodingKind, Instruction, Mnemonic, OpKind};
 use x86_arch::RamPage;
 
 use crate::cpu::Cpu;
@@ -28,8 +29,14 @@ pub fn handler<P: RamPage + 'static>(instruction: &Instruction) -> Option<Handle
     let encoding = instruction.code().encoding();
     let mmx = (0..instruction.op_count())
         .any(|i| instruction.op_kind(i) == OpKind::Register && instruction.op_register(i).is_mm());
-    if mmx || !matches!(encoding, EncodingKind::Legacy | EncodingKind::VEX) {
+    if !matches!(encoding, EncodingKind::Legacy | EncodingKind::VEX) {
         return None;
+    }
+    if mmx
+        || instruction.mnemonic() == Mnemonic::Cvtpi2ps
+        || instruction.mnemonic() == Mnemonic::Cvtpi2pd
+    {
+        return mmx::handler(instruction);
     }
     None.or_else(|| lanes::handler(instruction))
         .or_else(|| moves::handler(instruction))

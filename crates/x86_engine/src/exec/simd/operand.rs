@@ -151,7 +151,7 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
     pub(crate) fn finish_float(&mut self, context: &Context) -> Result<(), Fault> {
         let unmasked = context.raised & !context.masks;
         let seen = if unmasked & flag::BEFORE != 0 {
-            context.raised & flag::BEFORE
+            context.raised & flag::BEFORE | context.settled
         } else {
             context.raised
         };
