@@ -71,7 +71,8 @@ fn exits_with_qualifications() {
             "exit:28,0x300",
             "exit:77,0xfc00",
             "eeq:0x420100000001",
-            "eeq:9"
+            "eeq:9",
+            "intr:0x80000b0e"
         ],
         ""
     ));
@@ -93,6 +94,11 @@ fn what_is_unknown_is_said_to_be() {
 #[test]
 fn a_kind_with_something_else_than_numbers_is_refused() {
     insta::assert_snapshot!(swtdx(&["explain", "xfam:all"], ""));
+}
+
+#[test]
+fn a_path_that_leads_nowhere_is_refused() {
+    insta::assert_snapshot!(swtdx(&["explain", "/no/such/report.bin"], ""));
 }
 
 #[test]

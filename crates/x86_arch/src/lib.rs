@@ -9,6 +9,7 @@
 mod addr;
 mod exit;
 mod gpr;
+mod qualification;
 mod ram;
 mod second_level;
 pub mod vmx;
@@ -16,5 +17,6 @@ pub mod vmx;
 pub use addr::{Gpa, Hkid, Hpa, KeyedHpa, PAGE_SIZE};
 pub use exit::{ExitReason, VmExit};
 pub use gpr::Gpr;
+pub use qualification::{InterruptionInfo, Qualification};
 pub use ram::RamPage;
 pub use second_level::{Access, EptFault, EptPermissions, SecondLevel, SecondLevelMapping};

@@ -4,7 +4,7 @@ use tdx_abi::{
     ExtendedExitQualification, ExtendedExitQualificationType, ReportedSeptState, TdExitReason,
     level_name,
 };
-use x86_arch::ExitReason;
+use x86_arch::{ExitReason, InterruptionInfo, Qualification};
 
 use super::reading::Reading;
 
@@ -55,67 +55,25 @@ pub fn read(reason: u64, qualification: Option<u64>, extended: Option<u64>) -> V
 
 /// Bits 31:0 of a qualification in words.
 fn describe_qualification(reason: ExitReason, bits: u64) -> String {
-    let flag = |bit: u32| bits >> bit & 1 != 0;
     match reason {
-        ExitReason::EPT_VIOLATION => {
-            let words = |names: [(u32, &'static str); 3]| {
-                let set: Vec<&str> = names
-                    .iter()
-                    .filter(|(bit, _)| flag(*bit))
-                    .map(|(_, name)| *name)
-                    .collect();
-                if set.is_empty() {
-                    "nothing".to_owned()
-                } else {
-                    set.join("+")
-                }
-            };
-            let access = words([(0, "read"), (1, "write"), (2, "fetch")]);
-            let allowed = words([(3, "read"), (4, "write"), (5, "execute")]);
-            let linear = match (flag(7), flag(8)) {
-                (false, _) => "no linear address",
-                (true, true) => "the page itself",
-                (true, false) => "during a page walk",
-            };
-            let known = 0x1FFF;
-            let rest = if bits & !known != 0 {
-                format!(", unknown bits {:#x}", bits & !known)
-            } else {
-                String::new()
-            };
-            format!("{access}; the entry allows {allowed}; {linear}{rest}")
-        }
-        ExitReason::IO_INSTRUCTION => {
-            let size = (bits & 7) + 1;
-            let direction = if flag(3) { "IN" } else { "OUT" };
-            let string = if flag(4) { " string" } else { "" };
-            let rep = if flag(5) { " REP" } else { "" };
-            format!(
-                "{direction}{string}{rep} of {size} bytes, port {:#x}",
-                bits >> 16
-            )
-        }
-        ExitReason::CR_ACCESS => {
-            let register = x86_arch::Gpr::ALL[(bits >> 8 & 15) as usize];
-            match bits >> 4 & 3 {
-                0 => format!("MOV to CR{} from {register}", bits & 15),
-                1 => format!("MOV from CR{} to {register}", bits & 15),
-                2 => "CLTS".to_owned(),
-                _ => format!("LMSW {:#x}", bits >> 16),
-            }
-        }
-        ExitReason::DR_ACCESS => {
-            let register = x86_arch::Gpr::ALL[(bits >> 8 & 15) as usize];
-            let direction = if flag(4) { "from" } else { "to" };
-            format!("MOV {direction} DR{}, {register}", bits & 7)
-        }
+        // Not the processor's word but the module's: the mask that TDG.VP.VMCALL was given.
         ExitReason::TDCALL => format!(
             "TDG.VP.VMCALL shows {}",
             tdx_abi::TdvmcallControl(bits).registers()
         ),
-        _ if bits == 0 => "none".to_owned(),
-        _ => "no meaning known for this reason".to_owned(),
+        _ => Qualification { reason, bits }.to_string(),
     }
+}
+
+/// Reads interruption information: R9 of an asynchronous exit.
+pub fn read_interruption(raw: u64) -> Reading {
+    let info = InterruptionInfo(raw as u32);
+    let reading = Reading::new("interruption information", info);
+    let unknown = raw & !0x8000_1FFF;
+    reading
+        .with("vector", info.vector())
+        .with_if(raw >> 12 & 1 != 0, "NMI unblocking", "due to IRET")
+        .with_if(unknown != 0, "unknown bits", format!("{unknown:#x}"))
 }
 
 /// Reads an extended exit qualification.

@@ -41,7 +41,14 @@ fn read_line(line: &str) -> Vec<Reading> {
         .collect();
     readings.extend(ranges(&lower));
     readings.extend(calls(&lower));
-    readings.extend(numbers(&lower));
+    let statuses = numbers(&lower);
+    let of_secure_ept = statuses
+        .iter()
+        .any(|reading| reading.title.starts_with("TDX_EPT_"));
+    readings.extend(statuses);
+    if of_secure_ept {
+        readings.extend(secure_ept_words(&lower));
+    }
     readings.extend(named_values(&lower));
     readings
 }
@@ -174,18 +181,27 @@ fn numbers(lower: &str) -> Vec<Reading> {
         .collect()
 }
 
+/// The words that a failed walk or state check returns beside its status: `rcx 0x8000000000000000, rdx 0x400`.
+fn secure_ept_words(lower: &str) -> Option<Reading> {
+    let (entry, info) = (after(lower, &["rcx"])?, after(lower, &["rdx"])?);
+    Some(words::read_sept_entry(entry, Some(info)))
+}
+
+/// The number that follows the first of `names`.
+fn after(lower: &str, names: &[&str]) -> Option<u64> {
+    names.iter().find_map(|name| {
+        let (_, rest) = lower.split_once(name)?;
+        let rest = rest.trim_start_matches([' ', ':', '=']);
+        let end = rest
+            .find(|c: char| !c.is_ascii_alphanumeric())
+            .unwrap_or(rest.len());
+        value::number(&rest[..end])
+    })
+}
+
 /// Values that their name says what they are: `exit reason 48`, `xfam 0x2e7`, `1050644 kb allocated for pamt`.
 fn named_values(lower: &str) -> Vec<Reading> {
-    let after = |names: &[&str]| {
-        names.iter().find_map(|name| {
-            let (_, rest) = lower.split_once(name)?;
-            let rest = rest.trim_start_matches([' ', ':', '=']);
-            let end = rest
-                .find(|c: char| !c.is_ascii_alphanumeric())
-                .unwrap_or(rest.len());
-            value::number(&rest[..end])
-        })
-    };
+    let after = |names: &[&str]| after(lower, names);
     let mut readings = Vec::new();
     if let Some(reason) = after(&["exit reason", "exit_reason", "#ve"])
         .filter(|reason| *reason <= u64::from(u32::MAX))
@@ -267,6 +283,20 @@ mod tests {
             titles("kvm_intel: SEAMCALL TDH_MEM_TRACK failed: 0xc000060800000000")[0],
             "SEAMCALL leaf: TDH.MEM.TRACK"
         );
+    }
+
+    #[test]
+    fn a_failed_walk_is_read_with_its_entry() {
+        let line = "kvm_intel: SEAMCALL TDH_MEM_PAGE_AUG failed: 0xc0000b0d00000001, rcx 0x8000000000000000, rdx 0x402";
+        assert_eq!(
+            titles(line)[1..],
+            [
+                "completion status: TDX_EPT_ENTRY_STATE_INCORRECT(RCX)",
+                "Secure EPT entry: SUPP_VE"
+            ]
+        );
+        let facts = &explain(line)[0].readings[2].facts;
+        assert_eq!(facts[2].text, "MAPPED at level 2 (1 GiB), L1");
     }
 
     #[test]

@@ -22,7 +22,7 @@ use reading::Explanation;
 const HELP: &str = "\
 A VALUE is a number (0x…), a name (TDX_OPERAND_BUSY, TDH.MEM.TRACK, TD_CTLS), the path of a TDREPORT or quote,
 or KIND:NUMBER where a number alone could be many things. KIND is one of
-  status leaf tdcall field vmcall exit eeq gpa sept info mask attributes xfam config
+  status leaf tdcall field vmcall exit eeq intr gpa sept info mask attributes xfam config
 exit takes REASON[,QUALIFICATION[,EXTENDED]] and sept takes ENTRY[,INFO].
 Without a VALUE (or with -) standard input is read as a log: lines it knows are shown with their explanation.
 
@@ -103,6 +103,11 @@ fn explain(text: &str) -> Result<Explanation, Failure> {
         let readings = report::read(&bytes)
             .map_err(|error| Failure::input(format_args!("{text}: {error}")))?;
         return Ok(Explanation::new(text, readings));
+    }
+    if readings.is_empty() && text.contains('/') && !path.exists() {
+        return Err(Failure::input(format_args!(
+            "{text}: no such file, and no value"
+        )));
     }
     Ok(Explanation::new(text, readings))
 }

@@ -19,6 +19,7 @@ pub const KINDS: &[(&str, Reader)] = &[
         exits::read(n[0], n.get(1).copied(), n.get(2).copied())
     }),
     ("eeq", |n| vec![exits::read_extended(n[0])]),
+    ("intr", |n| vec![exits::read_interruption(n[0])]),
     ("gpa", |n| vec![words::read_gpa_mapping(n[0])]),
     ("sept", |n| {
         vec![words::read_sept_entry(n[0], n.get(1).copied())]
