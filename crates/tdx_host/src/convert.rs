@@ -54,7 +54,11 @@ impl Td {
         }
         if !dropped.is_empty() && self.is_finalized() {
             // The next entry of each vCPU drops its translations, those of the shared half too.
-            self.track(lp)?;
+            if let Err(why) = self.track(lp) {
+                // A vCPU may still reach them.
+                memory.lose(dropped, &why);
+                return Err(why);
+            }
         }
         for page in dropped {
             host.memory().clear_page(page)?;
@@ -145,10 +149,22 @@ impl TdMemory {
             })?;
             self.private.remove(&gpa);
             self.stats.removed += page.bytes() / PAGE_SIZE;
-            flush_private(td, host, lp, page)?;
-            free_private(host, page)?;
+            let freed = flush_private(td, host, lp, page).and_then(|()| free_private(host, page));
+            if let Err(why) = freed {
+                let small = (0..page.bytes()).step_by(PAGE_SIZE as usize);
+                self.lose(small.map(|offset| Hpa::new(page.hpa.raw() + offset)), &why);
+                return Err(why);
+            }
         }
         Ok(())
+    }
+
+    /// Notes pages that left the TD but that nobody may use.
+    fn lose(&mut self, pages: impl IntoIterator<Item = Hpa>, why: &HostError) {
+        for page in pages {
+            let lost = self.lost.get_or_insert((0, page, why.clone()));
+            lost.0 += 1;
+        }
     }
 
     /// Breaks a 2 MiB private page up into 4 KiB pages; content and acceptance stay.

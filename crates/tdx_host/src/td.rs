@@ -43,6 +43,8 @@ pub(crate) struct TdMemory {
     pub tdr_created: bool,
     /// TDCX pages of the TD and all pages of its vCPUs.
     pub control: Vec<Hpa>,
+    /// vCPUs that the module initialised, and those of them that the caller has.
+    pub vcpus_initialised: u16,
     pub vcpus: u16,
     /// Secure EPT pages by the level of the entry that points to them and the GPA they begin at.
     pub sept: BTreeMap<(u8, u64), Hpa>,
@@ -52,6 +54,8 @@ pub(crate) struct TdMemory {
     pub shared: SharedEpt,
     /// Posted-interrupt descriptors.
     pub descriptors: Vec<Hpa>,
+    /// Pages that left the TD but could not be flushed or tracked, so that nobody may use them: how many, the first, and why.
+    pub lost: Option<(u64, Hpa, HostError)>,
     pub stats: TdStats,
 }
 
@@ -180,12 +184,14 @@ impl TdMemory {
             ram: Vec::new(),
             tdr_created: false,
             control: Vec::new(),
+            vcpus_initialised: 0,
             vcpus: 0,
             sept: BTreeMap::new(),
             private: BTreeMap::new(),
             shared_gpas: Ranges::default(),
             shared,
             descriptors: Vec::new(),
+            lost: None,
             stats: TdStats::default(),
         }
     }

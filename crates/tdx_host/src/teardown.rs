@@ -79,7 +79,14 @@ impl Td {
             host.pages().give_back(page);
             report.host_pages += 1;
         }
-        Ok(report)
+        match memory.lost {
+            None => Ok(report),
+            Some((pages, first, cause)) => Err(HostError::Leaked {
+                pages,
+                first,
+                cause: Box::new(cause),
+            }),
+        }
     }
 
     fn end<L: SeamcallLp, M: HostMemory>(

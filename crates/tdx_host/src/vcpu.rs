@@ -51,15 +51,37 @@ impl Td {
             self.add_control_page(host, |page| tdh_vp_addcx(lp, page, tdvpr))?;
         }
         retry(|| tdh_vp_init(lp, tdvpr, initial_rcx))?;
+        let index = {
+            let mut memory = self.lock();
+            memory.vcpus_initialised += 1;
+            memory.vcpus_initialised - 1
+        };
+        let prepared = self.prepare(host, lp, tdvpr, index, on);
+        match prepared {
+            Ok(_) => self.lock().vcpus += 1,
+            // It is on this processor now, and the TD could not end before it has left.
+            Err(_) => flush(tdvpr, lp)?,
+        }
+        prepared
+    }
+
+    /// What a vCPU needs beside its state: the shared half's EPT and posted interrupts.
+    fn prepare<L: SeamcallLp, M: HostMemory>(
+        &self,
+        host: &Host<M>,
+        lp: &mut L,
+        tdvpr: Tdvpr,
+        index: u16,
+        on: usize,
+    ) -> Result<Vcpu, HostError> {
         let descriptor = host.zeroed_page()?;
-        let (index, root) = {
+        let root = {
             let mut memory = self.lock();
             memory.descriptors.push(descriptor);
-            memory.vcpus += 1;
-            (u32::from(memory.vcpus) - 1, memory.shared.root())
+            memory.shared.root()
         };
         let vcpu = Vcpu {
-            index,
+            index: index.into(),
             tdvpr,
             descriptor,
             gprs: GprFile::default(),

@@ -9,7 +9,6 @@ mod report;
 mod schedule;
 mod scripted;
 mod summary;
-mod trace;
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -18,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tdx_call::SeamcallLp;
+use tdx_call::backend::{Faulty, Recorded, Traced};
 use tdx_host::Lp;
 use tdx_platform::{Guests, Platform, PlatformConfig};
 
@@ -25,7 +25,6 @@ use self::console::Console;
 use self::guest::Guest;
 use self::life::Life;
 pub use self::options::{Args, Size};
-use self::trace::{Sink, Traced};
 use crate::cli::Failure;
 
 /// Host memory beside what the guest may touch: PAMT, Secure EPT, control pages.
@@ -47,6 +46,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     };
     let (console, seen) = Console::new(to);
     let lps = platform.lps().into_iter();
+    let lps = lps.map(|lp| Faulty::<_, 16>::new(lp, args.fault.iter().copied()));
     let life = Life {
         args,
         guest: &guest,
@@ -60,7 +60,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
         Some(sink) => life.run(
             (0..)
                 .zip(lps)
-                .map(|(lp, seam)| on_package_0(Traced::new(seam, lp, sink.clone())))
+                .map(|(lp, seam)| on_package_0(Traced::new(seam, trace(lp, sink.clone()))))
                 .collect(),
         ),
     }?;
@@ -89,6 +89,17 @@ fn on_package_0<L: SeamcallLp>(seam: L) -> Lp<L> {
 /// RAM of the host: sparse, so that a page that nobody writes costs nothing.
 fn host_memory(guest: u64) -> u64 {
     (guest + guest / 64 + HOST_MEMORY).next_multiple_of(1 << 30)
+}
+
+/// Where the lines of all processors go.
+type Sink = Arc<Mutex<Box<dyn Write + Send>>>;
+
+/// Writes a line for each call on processor `lp`. A line that cannot be written is lost; the run goes on.
+fn trace(lp: u32, sink: Sink) -> impl FnMut(&Recorded) {
+    move |call| {
+        let mut sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = writeln!(sink, "LP {lp} {call}");
+    }
 }
 
 fn trace_sink(args: &Args) -> Result<Option<Sink>, Failure> {

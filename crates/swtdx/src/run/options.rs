@@ -4,11 +4,14 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use tdx_call::backend::FaultRule;
+
 const EXAMPLES: &str = "\
 Examples:
   swtdx run                                   the embedded guest, one vCPU
   swtdx run --cpus 4 --json                   four vCPUs, summary as JSON
   swtdx run --trace=calls.txt                 every SEAMCALL with its registers
+  swtdx run --fault busy:TDH.MEM.TRACK@1   the first TRACK finds its lock held
   swtdx run --firmware OVMF.fd --memory 512M  a TDVF image
   swtdx run --kernel vmlinuz --initrd initrd --append 'console=ttyS0'
 
@@ -49,6 +52,9 @@ pub struct Args {
     /// Print every call with its registers, to standard error or a file
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
     pub trace: Option<PathBuf>,
+    /// Answer calls with an error instead of making them: WHAT:LEAF[@N[+COUNT]], up to 16 times
+    #[arg(long, value_name = "SPEC")]
+    pub fault: Vec<FaultRule>,
     /// Write the TDREPORT that the guest printed (1024 bytes)
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
