@@ -6,7 +6,10 @@ use spin::Mutex;
 use x86_arch::Hpa;
 
 /// One processor's local data.
+///
+/// Aligned so that two processors never write one cache line.
 #[derive(Default, Debug)]
+#[repr(align(128))]
 pub struct LpState {
     /// From dispatcher entry to SEAMRET, time inside a TD included.
     pub(crate) busy: AtomicBool,

@@ -89,7 +89,7 @@ fn running(world: &mut World) -> (TestTd, u64, u64) {
     let tdvpr = world.vcpu(td, 0);
     world.ok(0, HostLeaf::MR_FINALIZE, &[(Gpr::Rcx, td.tdr)]);
     // A guest that does nothing until an interrupt comes.
-    *world.machine().shared_guest.lock() = Some(Arc::new(|_, _| switch()));
+    world.machine().share_guest(Arc::new(|_, _| switch()));
     (td, tdvpr, page)
 }
 
@@ -136,7 +136,7 @@ fn removal_while_a_vcpu_runs(bug: Option<Bug>) {
             world.module.bug = bug;
             let (_, _, page) = running(&mut world);
             let removed = removed.clone();
-            *world.machine().shared_guest.lock() = Some(Arc::new(move |_, memory| {
+            world.machine().share_guest(Arc::new(move |_, memory| {
                 // The translation is made once and used until the exit, as a TLB would.
                 let mapping = memory.translate(Gpa::new(0), Access::Read);
                 for _ in 0..80 {
@@ -192,7 +192,7 @@ fn augment_against_accept_ends_in_a_state_that_both_understand() {
         || {
             let mut world = World::ready(2);
             running(&mut world);
-            *world.machine().shared_guest.lock() = Some(Arc::new(|vcpu, _| {
+            world.machine().share_guest(Arc::new(|vcpu, _| {
                 switch();
                 let regs = &mut vcpu.regs;
                 if regs.gpr[Gpr::R12.index()] != 0 {

@@ -29,6 +29,11 @@ pub const TDMR: u64 = 1 << 32;
 /// A guest that several processors run at once.
 pub type Guest = dyn Fn(&mut Vcpu, &dyn SecondLevel) + Send + Sync;
 
+/// A processor's own hold of the guest.
+#[derive(Default)]
+#[repr(align(128))]
+struct SharedGuest(Mutex<Option<Arc<Guest>>>);
+
 /// The machine.
 pub struct FlatMachine {
     lps: u32,
@@ -43,7 +48,10 @@ pub struct FlatMachine {
     pub flushes: AtomicU32,
     /// What several vCPUs at once do until an external interrupt stops them, or another exit that they fill in; comes
     /// before `guest`.
-    pub shared_guest: Mutex<Option<Arc<Guest>>>,
+    shared_guests: Vec<SharedGuest>,
+    /// The TSC stands still, so that processors do not meet there.
+    pub tsc_stands: AtomicBool,
+    msrs_changed: AtomicBool,
     /// What a vCPU does when it runs; without one it shuts down.
     pub guest: Mutex<Option<Script>>,
 }
@@ -96,19 +104,33 @@ impl FlatMachine {
             nmi: AtomicBool::new(false),
             tsc: AtomicU64::new(0),
             flushes: AtomicU32::new(0),
-            shared_guest: Mutex::new(None),
+            shared_guests: (0..lps).map(|_| SharedGuest::default()).collect(),
+            tsc_stands: AtomicBool::new(false),
+            msrs_changed: AtomicBool::new(false),
             guest: Mutex::new(None),
         }
     }
+    /// Every processor's vCPUs run this from now on.
+    pub fn share_guest(&self, guest: Arc<Guest>) {
+        for own in &self.shared_guests {
+            *own.0.lock() = Some(guest.clone());
+        }
+    }
     pub fn set_msr(&self, lp: u32, msr: u32, value: u64) {
+        self.msrs_changed.store(true, Ordering::Release);
         self.msrs.lock().insert((lp, msr), value);
     }
     pub fn poke(&self, at: u64, bytes: &[u8]) {
-        for (i, byte) in bytes.iter().enumerate() {
-            let address = at + i as u64;
-            let mut pages = self.pages.lock();
+        let mut pages = self.pages.lock();
+        let mut address = at;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let offset = (address & 0xFFF) as usize;
+            let (part, after) = rest.split_at(rest.len().min(4096 - offset));
             let page = pages.entry(address >> 12).or_insert([0; 4096]);
-            page[(address & 0xFFF) as usize] = *byte;
+            page[offset..offset + part.len()].copy_from_slice(part);
+            address += part.len() as u64;
+            rest = after;
         }
     }
 }
@@ -128,12 +150,17 @@ impl Machine for FlatMachine {
     }
     fn read(&self, from: KeyedHpa, to: &mut [u8]) -> Result<(), MachineCheck> {
         let pages = self.pages.lock();
-        for (i, byte) in to.iter_mut().enumerate() {
-            let address = from.hpa.raw() + i as u64;
-            *byte = match pages.get(&(address >> 12)) {
-                Some(page) => page[(address & 0xFFF) as usize],
-                None => 0,
-            };
+        let mut address = from.hpa.raw();
+        let mut rest = to;
+        while !rest.is_empty() {
+            let offset = (address & 0xFFF) as usize;
+            let (part, after) = rest.split_at_mut(rest.len().min(4096 - offset));
+            match pages.get(&(address >> 12)) {
+                Some(page) => part.copy_from_slice(&page[offset..offset + part.len()]),
+                None => part.fill(0),
+            }
+            address += part.len() as u64;
+            rest = after;
         }
         Ok(())
     }
@@ -180,7 +207,9 @@ impl Machine for FlatMachine {
         CpuidValue { eax, ebx, ecx, edx }
     }
     fn read_msr(&self, lp: LpId, msr: u32) -> u64 {
-        if let Some(value) = self.msrs.lock().get(&(lp.0, msr)) {
+        if self.msrs_changed.load(Ordering::Acquire)
+            && let Some(value) = self.msrs.lock().get(&(lp.0, msr))
+        {
             return *value;
         }
         let known = MSRS.iter().find(|(address, _)| *address == msr);
@@ -190,7 +219,10 @@ impl Machine for FlatMachine {
         self.set_msr(lp.0, msr, value);
     }
     fn tsc(&self, _: LpId) -> u64 {
-        self.tsc.fetch_add(100, Ordering::Relaxed)
+        match self.tsc_stands.load(Ordering::Relaxed) {
+            true => self.tsc.load(Ordering::Relaxed),
+            false => self.tsc.fetch_add(100, Ordering::Relaxed),
+        }
     }
     fn random(&self, _: LpId) -> Option<u64> {
         let next = self
@@ -207,10 +239,9 @@ impl Machine for FlatMachine {
     fn invalidate_translations(&self, _: LpId, _: &[u16]) {
         self.flushes.fetch_add(1, Ordering::Relaxed);
     }
-    fn run(&self, _: LpId, vcpu: &mut Vcpu, memory: &dyn SecondLevel) {
+    fn run(&self, lp: LpId, vcpu: &mut Vcpu, memory: &dyn SecondLevel) {
         vcpu.entry_event.info &= !(1 << 31);
-        let shared = self.shared_guest.lock().clone();
-        if let Some(guest) = shared {
+        if let Some(guest) = &*self.shared_guests[lp.0 as usize].0.lock() {
             vcpu.exit = VmExit {
                 interruption_info: 0x8000_0020,
                 ..VmExit::new(ExitReason::INTERRUPT)
@@ -259,21 +290,25 @@ impl World {
     }
     /// A READY module with one TDMR of 1 GiB, whose PAMTs lie above it.
     pub fn ready(lps: u32) -> World {
+        World::ready_with(lps, 1)
+    }
+    /// The same with a TDMR of this many GiB, 1 or 2.
+    pub fn ready_with(lps: u32, gib: u64) -> World {
         let world = World::loaded(lps);
         world.ok(0, HostLeaf::SYS_INIT, &[(Gpr::Rcx, 0)]);
         for lp in 0..lps {
             world.ok(lp, HostLeaf::SYS_LP_INIT, &[]);
         }
-        let pamt = TDMR + (1 << 30);
+        let pamt = TDMR + (gib << 30);
         let info = [
             TDMR,
-            1 << 30,
+            gib << 30,
             pamt,
             0x1000,
             pamt + 0x1000,
-            0x2000,
+            gib * 0x2000,
             pamt + 0x10_0000,
-            0x40_0000,
+            gib * 0x40_0000,
         ];
         for (i, word) in info.iter().enumerate() {
             world
@@ -288,13 +323,17 @@ impl World {
         let config = [(Gpr::Rcx, 0x20_0000), (Gpr::Rdx, 1), (Gpr::R8, GLOBAL_HKID)];
         world.ok(0, HostLeaf::SYS_CONFIG, &config);
         world.ok(0, HostLeaf::SYS_KEY_CONFIG, &[]);
-        for _ in 0..256 {
+        for _ in 0..256 * gib {
             world.ok(0, HostLeaf::SYS_TDMR_INIT, &[(Gpr::Rcx, TDMR)]);
         }
         world
     }
     pub fn machine(&self) -> &FlatMachine {
         &self.module.machine
+    }
+    /// The next unused page is this one.
+    pub fn continue_at(&mut self, page: u64) {
+        self.next_page = page;
     }
     /// A page of TDMR memory that nobody uses.
     pub fn page(&mut self) -> u64 {
