@@ -5,6 +5,8 @@
 #[cfg(test)]
 pub(crate) mod explore;
 mod play;
+#[cfg(test)]
+mod sparse;
 
 pub use play::play;
 
