@@ -8,8 +8,12 @@ pub const X87: u64 = 1;
 pub const SSE: u64 = 1 << 1;
 pub const AVX: u64 = 1 << 2;
 pub const PKRU: u64 = 1 << 9;
-/// State components this processor has; XCR0 can hold no other bit, and IA32_XSS none at all.
+/// User state components this processor has; XCR0 can hold no other bit.
 pub const COMPONENTS: u64 = X87 | SSE | AVX | PKRU;
+/// CET's supervisor components. The TDX module demands that they exist and a TD may have them in IA32_XSS, but CET is
+/// not offered: they are always in their initial state, and only take their place in compacted areas.
+const CET_USER: u64 = 1 << 11;
+const CET_SUPERVISOR: u64 = 1 << 12;
 
 /// XCOMP_BV's format bit.
 pub const COMPACTED: u64 = 1 << 63;
@@ -21,8 +25,14 @@ pub const MAX_LEN: usize = 2696;
 pub const MXCSR_MASK: u32 = 0xFFFF;
 const MXCSR_INITIAL: u32 = 0x1F80;
 
-/// Components beyond the legacy region: bit, length, offset in the standard format. None needs alignment when compacted.
-const EXTENDED: [(u64, usize, usize); 2] = [(AVX, 256, 576), (PKRU, 8, 2688)];
+/// Components beyond the legacy region: bit, length, offset in the standard format (0: compacted only). None needs
+/// alignment when compacted.
+const EXTENDED: [(u64, usize, usize); 4] = [
+    (AVX, 256, 576),
+    (PKRU, 8, 2688),
+    (CET_USER, 16, 0),
+    (CET_SUPERVISOR, 24, 0),
+];
 
 /// The registers that XSAVE saves.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -126,7 +136,7 @@ pub fn save_extended(state: &State, component: u64, view: View, area: &mut [u8])
         for (i, ymm) in state.fpu.ymm[..view.registers].iter().enumerate() {
             area[16 * i..16 * i + 16].copy_from_slice(&ymm[1].to_le_bytes());
         }
-    } else {
+    } else if component == PKRU {
         area[..8].copy_from_slice(&u64::from(state.pkru).to_le_bytes());
     }
 }
@@ -272,7 +282,7 @@ pub fn restore(
             for (i, ymm) in state.fpu.ymm[..view.registers].iter_mut().enumerate() {
                 ymm[1] = u128_at(bytes, 16 * i);
             }
-        } else {
+        } else if component == PKRU {
             state.pkru = u64_at(bytes, 0) as u32;
         }
     }
@@ -330,6 +340,13 @@ mod tests {
         assert_eq!(offset_of(PKRU, 0), 2688);
         assert_eq!(offset_of(PKRU, COMPACTED | PKRU), 576);
         assert_eq!(offset_of(PKRU, COMPACTED | AVX | PKRU), 832);
+        assert_eq!(
+            area_len(
+                COMPONENTS | CET_USER | CET_SUPERVISOR,
+                COMPACTED | COMPONENTS | CET_USER | CET_SUPERVISOR
+            ),
+            880
+        );
         assert_eq!(area_len(X87 | SSE, 0), 576);
         assert_eq!(area_len(COMPONENTS, 0), MAX_LEN);
     }

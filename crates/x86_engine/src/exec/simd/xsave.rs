@@ -254,10 +254,7 @@ fn xrstor<P: RamPage + 'static>(
     let mut state = cpu.saved_state();
     xstate::restore(&mut state, header, wanted, cpu.view(instruction), &area).ok_or(Fault::GP0)?;
     cpu.vcpu.regs.fpu = state.fpu;
-    if cpu.vcpu.regs.pkru != state.pkru {
-        cpu.vcpu.regs.pkru = state.pkru;
-        cpu.update_tag();
-    }
+    cpu.set_pkru(state.pkru);
     Ok(())
 }
 
