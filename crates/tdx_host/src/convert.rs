@@ -65,7 +65,7 @@ impl Td {
             host.pages().give_back(page);
         }
         memory.shared_gpas.remove(start, end);
-        memory.stats.shared = memory.shared.pages_held();
+        memory.stats.shared = memory.shared.ram_pages();
         Ok(())
     }
 

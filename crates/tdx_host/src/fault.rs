@@ -99,7 +99,7 @@ impl TdMemory {
         let shared_bit = td.config.shared_bit();
         if ram {
             self.shared.map_ram(host, page, shared_bit)?;
-            self.stats.shared = self.shared.pages_held();
+            self.stats.shared = self.shared.ram_pages();
             return Ok(Faulted::Served);
         }
         match self.shared.entry(host, page, shared_bit)? {

@@ -64,7 +64,7 @@ impl<M: HostMemory> GuestMemory<'_, M> {
             act(x86_arch::Hpa::new(hpa.raw() + (at - page)), len as usize)?;
             at += len;
         }
-        memory.stats.shared = memory.shared.pages_held();
+        memory.stats.shared = memory.shared.ram_pages();
         Ok(())
     }
 }

@@ -55,6 +55,11 @@ impl SharedEpt {
     pub(crate) fn page(&self, gpa: u64) -> Option<Hpa> {
         self.pages.get(&gpa).copied()
     }
+    /// Pages of RAM that are backed.
+    pub(crate) fn ram_pages(&self) -> u64 {
+        self.pages.len() as u64
+    }
+    /// Those, and the tables.
     pub(crate) fn pages_held(&self) -> u64 {
         (self.tables.len() + self.pages.len()) as u64
     }

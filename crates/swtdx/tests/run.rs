@@ -1,0 +1,165 @@
+//! `swtdx run`, as a user sees it.
+
+mod program;
+
+use program::swtdx;
+
+/// The summary of a run, which must have ended with this exit status.
+fn summary(args: &[&str], exit_status: u8) -> serde_json::Value {
+    let text = swtdx(&[&["run", "--json", "--quiet"], args].concat(), "");
+    let (status, rest) = text.split_once("\n--- output\n").expect("a status line");
+    assert_eq!(status, format!("exit status {exit_status}"), "{rest}");
+    let (json, _) = rest.split_once("--- errors\n").expect("two streams");
+    serde_json::from_str(json).expect("JSON")
+}
+
+/// The same without the wall time.
+fn deterministic(args: &[&str]) -> serde_json::Value {
+    let mut summary = summary(args, 0);
+    summary["wall_ms"] = 0.into();
+    summary
+}
+
+#[test]
+fn the_embedded_guest_lives_on_1_2_and_4_vcpus_the_same_in_every_run() {
+    let mut instructions = Vec::new();
+    for cpus in ["1", "2", "4"] {
+        let run = deterministic(&["--cpus", cpus, "--memory", "64M"]);
+        assert_eq!(run["end"], "powered off");
+        let report = &run["report"];
+        assert_eq!(report["hashes_hold"], true);
+        assert_eq!(report["mrtd_expected"], true);
+        assert_eq!(report["mrtd"], run["mrtd"]);
+        assert_ne!(
+            report["rtmrs"][2],
+            "00".repeat(48),
+            "the guest extends RTMR 2"
+        );
+        assert_eq!(run["teardown"]["lost_pages"], 0);
+        assert_eq!(run["teardown"]["lost_hkids"], 0);
+        assert_eq!(
+            run["pages"]["removed"], 1,
+            "one page was shared for a while"
+        );
+        assert_eq!(run, deterministic(&["--cpus", cpus, "--memory", "64M"]));
+        instructions.push(run["instructions"].as_u64());
+    }
+    assert!(instructions.is_sorted() && instructions[0] > Some(10_000));
+}
+
+#[test]
+fn the_scripted_guest_needs_no_engine() {
+    let run = deterministic(&["--scripted", "--memory", "32M"]);
+    assert_eq!(run["end"], "powered off");
+    assert_eq!(run["instructions"], 0);
+    assert_eq!(run["report"]["mrtd_expected"], true);
+    assert_eq!(
+        run["pages"]["demoted"], 1,
+        "a page of an accepted 2 MiB page was shared"
+    );
+}
+
+#[test]
+fn what_the_td_is_made_of_shows_in_its_report() {
+    let owner = "0f".repeat(48);
+    let args = [
+        "--scripted",
+        "--memory",
+        "32M",
+        "--debug-td",
+        "--mrowner",
+        &owner,
+    ];
+    let run = deterministic(&args);
+    assert_eq!(run["report"]["attributes"], "0x10000001");
+    let wide = deterministic(&["--memory", "32M", "--gpaw", "52"]);
+    assert_eq!(wide["end"], "powered off");
+}
+
+#[test]
+fn a_trace_names_every_call_and_what_crossed() {
+    let path = std::env::temp_dir().join(format!("swtdx-run-trace-{}", std::process::id()));
+    let trace = format!("--trace={}", path.display());
+    let run = summary(&["--scripted", "--memory", "32M", &trace], 0);
+    let lines = std::fs::read_to_string(&path).expect("a trace");
+    let _ = std::fs::remove_file(&path);
+    assert!(lines.starts_with("LP 0 TDH.SYS.INIT"));
+    let count = |name: &str| lines.lines().filter(|line| line.contains(name)).count() as u64;
+    assert_eq!(
+        count("TDH.VP.ENTER"),
+        run["entries"].as_u64().expect("a number")
+    );
+    assert_eq!(
+        count("TDH.MEM.PAGE.ADD"),
+        run["pages"]["added"].as_u64().expect("a number")
+    );
+    assert_eq!(count("TDH.MNG.KEY.FREEID"), 1);
+}
+
+#[test]
+fn a_fault_that_passes_is_survived_and_one_that_stays_is_named() {
+    let busy = [
+        "--scripted",
+        "--memory",
+        "32M",
+        "--fault",
+        "busy:TDH.MEM.RANGE.BLOCK@1+3",
+    ];
+    assert_eq!(summary(&busy, 0)["end"], "powered off");
+    let broken = swtdx(
+        &[
+            "run",
+            "--quiet",
+            "--scripted",
+            "--memory",
+            "32M",
+            "--fault",
+            "OPERAND_INVALID:TDH.MEM.TRACK",
+        ],
+        "",
+    );
+    assert!(broken.starts_with("exit status 6\n"), "{broken}");
+    assert!(
+        broken.contains("swtdx: taking the TD down: ")
+            || broken.contains("swtdx: running the TD: "),
+        "{broken}"
+    );
+    assert!(broken.contains("TDH.MEM.TRACK"), "{broken}");
+}
+
+#[test]
+fn wrong_input_is_named_in_one_line() {
+    let folder = std::env::temp_dir().join(format!("swtdx-run-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let file = |name: &str, bytes: &[u8]| {
+        let path = folder.join(name);
+        std::fs::write(&path, bytes).expect("a file");
+        path.to_str().expect("UTF-8").to_owned()
+    };
+    let elf = file("vmlinux", &[b"\x7fELF".as_slice(), &[0; 8192]].concat());
+    let empty = file("empty", b"");
+    let noise = file("noise", &[0xA5; 8192]);
+    let absent = folder.join("absent").to_str().expect("UTF-8").to_owned();
+    let cases: &[(&[&str], &str)] = &[
+        (&["--kernel", &elf], "it is an ELF file (vmlinux?)"),
+        (&["--kernel", &empty], "it has no HdrS signature"),
+        (&["--kernel", &absent], "No such file"),
+        (&["--firmware", &noise], "no TDVF metadata"),
+        (&["--firmware", &empty], "no TDVF metadata"),
+        (&["--memory", "1M"], "whole 4 KiB pages from 16M"),
+        (&["--cpus", "0"], "0 is not in 1..=64"),
+        (&["--tsc-khz", "1"], "TSC frequency in kHz"),
+        (&["--mrowner", "00"], "96 hexadecimal digits"),
+        (&["--initrd", &noise], "--kernel"),
+        (&["--fault", "busy:TDH.NO.SUCH"], "TDH.NO.SUCH"),
+    ];
+    for (args, wanted) in cases {
+        let text = swtdx(&[&["run", "--quiet"], *args].concat(), "");
+        assert!(
+            text.starts_with("exit status 1\n--- output\n--- errors\n"),
+            "{args:?}: {text}"
+        );
+        assert!(text.contains(wanted), "{args:?}: {text}");
+    }
+    let _ = std::fs::remove_dir_all(&folder);
+}
