@@ -51,7 +51,8 @@ mod sweep;
 pub mod testing;
 
 pub use machine::{
-    CpuidValue, KeyError, LpId, Machine, MachineCheck, PackageId, PendingEvents, PlatformInfo,
+    CpuidValue, HostEvent, KeyError, LpId, Machine, MachineCheck, PackageId, PendingEvents,
+    PlatformInfo,
 };
 pub use module::Module;
 pub use profile::Profile;

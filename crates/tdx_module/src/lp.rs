@@ -1,6 +1,7 @@
 //! What the module keeps for each logical processor (spec: vp-enter.md 0.3).
 
-use crate::machine::PackageId;
+use crate::machine::{HostEvent, PackageId};
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 use spin::Mutex;
 use x86_arch::Hpa;
@@ -40,13 +41,12 @@ pub struct LpLocal {
 }
 
 /// State of the stepping defences that belongs to the processor, not to the vCPU.
-#[derive(Clone, Copy, Default, Debug)]
+#[derive(Default, Debug)]
 pub struct Stepping {
-    pub in_inst_step_mode: bool,
-    pub num_inst_step: u32,
-    pub saved_cr8: u64,
-    pub nmi_exit_occurred: bool,
-    pub init_exit_occurred: bool,
+    /// Instructions that the vCPU runs before the held events are seen; `None` unless it is being held to that.
+    pub steps_left: Option<u32>,
+    /// Events that the host does not see yet.
+    pub held: Vec<HostEvent>,
     pub last_entry_tsc: u64,
     pub guest_rip_on_tdentry: u64,
 }

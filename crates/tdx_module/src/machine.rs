@@ -58,6 +58,14 @@ pub enum KeyError {
     Other(u32),
 }
 
+/// An event for a processor's host software.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HostEvent {
+    Interrupt(u8),
+    Nmi,
+    Init,
+}
+
 /// The hardware under the module. All methods act on the processor they name; memory is shared by all.
 pub trait Machine: Send + Sync {
     fn platform(&self) -> PlatformInfo;
@@ -106,6 +114,11 @@ pub trait Machine: Send + Sync {
     fn host_interrupts_enabled(&self, lp: LpId) -> bool {
         let _ = lp;
         false
+    }
+    /// Makes an event pending again that an exit had taken: the next VM entry ends with it before the vCPU moves, or
+    /// the host software takes it. Only [`Module::with_single_step_defence`](crate::Module) makes it happen.
+    fn post(&self, lp: LpId, event: HostEvent) {
+        let _ = (lp, event);
     }
     /// The machine's secret under every TDREPORT. A machine that has none of its own shares this public one.
     fn report_key(&self) -> [u8; 32] {

@@ -48,6 +48,7 @@ pub struct Module<M: Machine> {
     pub(crate) pkg_config_bitmap: AtomicU32,
     pub(crate) lps: Box<[LpState]>,
     stopped: AtomicBool,
+    pub(crate) single_step_defence: bool,
     #[cfg(debug_assertions)]
     audited_calls: AtomicU32,
     /// A deliberate bug, to show that the checks find it.
@@ -80,6 +81,7 @@ impl<M: Machine> Module<M> {
             global_hkid: AtomicU32::new(0),
             pkg_config_bitmap: AtomicU32::new(0),
             stopped: AtomicBool::new(false),
+            single_step_defence: false,
             #[cfg(debug_assertions)]
             audited_calls: AtomicU32::new(0),
             #[cfg(test)]
@@ -89,6 +91,13 @@ impl<M: Machine> Module<M> {
     /// The same module, telling its events to `sink`.
     pub fn with_sink(mut self, sink: Box<dyn EventSink>) -> Self {
         self.sink = Some(sink);
+        self
+    }
+    /// The same module with its defence against single-stepping (vp-enter.md 8.1): an event that comes within 32 bytes
+    /// and 4096 ticks of an entry is seen 1 to 32 instructions later. Off unless asked for, so that events are seen
+    /// where a deterministic machine puts them. The machine must implement [`Machine::post`].
+    pub fn with_single_step_defence(mut self) -> Self {
+        self.single_step_defence = true;
         self
     }
     pub fn machine(&self) -> &M {

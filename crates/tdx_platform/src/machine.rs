@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tdx_module::{
-    CpuidValue, KeyError, LpId, Machine, MachineCheck, PackageId, PendingEvents, PlatformInfo,
+    CpuidValue, HostEvent, KeyError, LpId, Machine, MachineCheck, PackageId, PendingEvents,
+    PlatformInfo,
 };
 use x86_arch::vmx::Vcpu;
 use x86_arch::{ExitReason, Hkid, KeyedHpa, SecondLevel, VmExit};
@@ -137,6 +138,13 @@ impl Machine for PlatformMachine {
             interrupt: pending.interrupt,
             nmi: pending.nmi,
             smi: pending.smi,
+        }
+    }
+    fn post(&self, lp: LpId, event: HostEvent) {
+        match event {
+            HostEvent::Interrupt(vector) => self.hardware.interrupt(lp.0, vector),
+            HostEvent::Nmi => self.hardware.set_nmi(lp.0, true),
+            HostEvent::Init => self.hardware.set_init(lp.0, true),
         }
     }
     fn invalidate_translations(&self, lp: LpId, vpids: &[u16]) {

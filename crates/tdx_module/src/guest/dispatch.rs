@@ -35,6 +35,7 @@ impl<M: Machine> Guest<'_, M> {
         let exit = self.data.vcpu.exit;
         self.data.launched |= exit.reason & VmExit::ENTRY_FAILURE == 0;
         if self.td.is_fatal() {
+            self.stop_stepping();
             return Ok(self.non_accessible().into());
         }
         if exit.reason & VmExit::BUS_LOCK != 0 {
@@ -44,6 +45,9 @@ impl<M: Machine> Guest<'_, M> {
             return Err(Broken("reserved bits in an exit reason"));
         }
         self.note_progress();
+        if let Some(next) = self.single_step_filter(&exit) {
+            return Ok(next);
+        }
         if exit.idt_vectoring_info & EVENT_VALID != 0 && !self.requeue_event(&exit) {
             return match self.is_debug() {
                 true => Ok(AsyncExit::success(&exit).into()),

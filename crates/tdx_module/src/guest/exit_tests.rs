@@ -1,10 +1,12 @@
 //! TDH.VP.ENTER's refusals, every exit reason of L1, and the defences (vp-enter.md 3, 7, 8, 10 and 12).
 
 use super::inject;
+use crate::HostEvent;
 use crate::testing::{FlatMachine, TestTd, World};
 use crate::{LpId, Module};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use coco_regs::{GprFile, XmmFile};
 use core::sync::atomic::Ordering;
 use spin::Mutex;
@@ -553,4 +555,119 @@ fn the_vmm_reads_and_writes_the_registers_of_a_debug_td_only() {
             assert_eq!(*seen.lock(), 0x1111);
         }
     }
+}
+
+const MONITOR_TRAP_FLAG: u32 = 1 << 27;
+const APIC_ON: u64 = 0xFEE0_0900;
+
+/// A world that defends against single-stepping, and a vCPU in it.
+fn defended(attributes: u64) -> (World, u64) {
+    let mut world = World::ready(1);
+    let (_, vp) = world.runnable_td_with(33, attributes, 0);
+    world.module.single_step_defence = true;
+    world.machine().set_msr(0, 0x1B, APIC_ON);
+    (world, vp)
+}
+
+/// A guest of one-byte instructions that traps when it is asked to, with an interrupt at each of its entries.
+fn stepped(world: &World) -> Arc<Mutex<Vec<u64>>> {
+    let places = Arc::new(Mutex::new(Vec::new()));
+    let told = places.clone();
+    script(world, move |vcpu| {
+        let first = told.lock().is_empty();
+        told.lock().push(vcpu.regs.rip);
+        if vcpu.controls.primary & MONITOR_TRAP_FLAG == 0 {
+            return interrupted(vcpu);
+        }
+        let blocked = vcpu.regs.interruptibility & 2 != 0;
+        assert!(first || blocked, "nothing comes between");
+        vcpu.regs.interruptibility &= !2;
+        vcpu.regs.rip += 1;
+        exits(vcpu, ExitReason::MTF);
+    });
+    places
+}
+
+/// vp-enter.md 8.1.
+#[test]
+fn an_interrupt_near_the_entry_is_seen_some_instructions_later() {
+    let (world, vp) = defended(0);
+    let places = stepped(&world);
+    let mut distances = Vec::new();
+    for _ in 0..50 {
+        places.lock().clear();
+        let out = enter(&world.module, 0, vp);
+        assert_eq!((out[Gpr::Rax], out[Gpr::R9]), (1, 0x8000_0031));
+        assert_eq!(*world.machine().posted.lock(), [HostEvent::Interrupt(0x31)]);
+        world.machine().posted.lock().clear();
+        let places = places.lock();
+        distances.push(places[places.len() - 1] - places[0]);
+    }
+    assert!(
+        distances.iter().all(|distance| (1..=32).contains(distance)),
+        "{distances:?}"
+    );
+    distances.sort_unstable();
+    distances.dedup();
+    assert!(distances.len() > 5, "{distances:?}");
+}
+
+#[test]
+fn an_interrupt_far_from_the_entry_is_seen_where_it_is() {
+    let (world, vp) = defended(0);
+    script(&world, |vcpu| {
+        vcpu.regs.rip += 33;
+        interrupted(vcpu);
+    });
+    for _ in 0..5 {
+        assert_eq!(enter(&world.module, 0, vp)[Gpr::Rax], 1);
+    }
+    assert!(world.machine().posted.lock().is_empty());
+}
+
+#[test]
+fn an_exit_of_the_guests_own_ends_the_stepping_and_keeps_the_interrupt() {
+    let (world, vp) = defended(0);
+    let mut run = 0;
+    script(&world, move |vcpu| {
+        run += 1;
+        match run {
+            1 => interrupted(vcpu),
+            _ => {
+                assert_ne!(vcpu.controls.primary & MONITOR_TRAP_FLAG, 0);
+                exits(vcpu, ExitReason::TASK_SWITCH);
+            }
+        }
+    });
+    assert_eq!(enter(&world.module, 0, vp)[Gpr::Rax], 9);
+    assert_eq!(*world.machine().posted.lock(), [HostEvent::Interrupt(0x31)]);
+}
+
+#[test]
+fn stepping_needs_an_apic() {
+    let (world, vp) = defended(0);
+    world.machine().set_msr(0, 0x1B, 0);
+    stepped(&world);
+    let out = enter(&world.module, 0, vp);
+    let status = Status::NON_RECOVERABLE_TD_WRONG_APIC_MODE;
+    assert_eq!(Status(out[Gpr::Rax]), status.with_details(1));
+    refused(&world, 0, vp, Status::TD_FATAL);
+}
+
+/// vp-enter.md 8.1, as recorded: MTF is no debugger's tool.
+#[test]
+fn the_trap_flag_of_a_debugger_is_swallowed_near_the_entry() {
+    let (world, vp) = defended(DEBUG);
+    let (primary, mtf) = (0x4002, MONITOR_TRAP_FLAG as u64);
+    let write = [
+        (Gpr::Rcx, vp),
+        (Gpr::Rdx, primary),
+        (Gpr::R8, mtf),
+        (Gpr::R9, mtf),
+    ];
+    world.ok(0, HostLeaf::VP_WR, &write);
+    stepped(&world);
+    let out = enter(&world.module, 0, vp);
+    assert_eq!(out[Gpr::Rax], 1, "no MTF exit, and MTF is off in the end");
+    assert!(world.machine().posted.lock().is_empty());
 }

@@ -15,11 +15,11 @@ pub const VALID: u32 = 1 << 31;
 pub const VE_INFO_BUSY: u32 = u32::MAX;
 
 const RFLAGS_RF: u64 = 1 << 16;
-const RFLAGS_TF: u64 = 1 << 8;
-const DEBUGCTL_BTF: u64 = 1 << 1;
-const PENDING_BS: u64 = 1 << 14;
-const BLOCKED_BY_STI: u32 = 1 << 0;
-const BLOCKED_BY_MOV_SS: u32 = 1 << 1;
+pub const RFLAGS_TF: u64 = 1 << 8;
+pub const DEBUGCTL_BTF: u64 = 1 << 1;
+pub const PENDING_BS: u64 = 1 << 14;
+pub const BLOCKED_BY_STI: u32 = 1 << 0;
+pub const BLOCKED_BY_MOV_SS: u32 = 1 << 1;
 pub const BLOCKED_BY_NMI: u32 = 1 << 3;
 
 fn deliver(vcpu: &mut Vcpu, info: u32, error_code: u32) {

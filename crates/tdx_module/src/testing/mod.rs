@@ -54,6 +54,8 @@ pub struct FlatMachine {
     /// The TSC stands still, so that processors do not meet there.
     pub tsc_stands: AtomicBool,
     msrs_changed: AtomicBool,
+    /// Events that the module made pending again.
+    pub posted: Mutex<Vec<HostEvent>>,
     /// What a vCPU does when it runs; without one it shuts down.
     pub guest: Mutex<Option<Script>>,
 }
@@ -109,6 +111,7 @@ impl FlatMachine {
             shared_guests: (0..lps).map(|_| SharedGuest::default()).collect(),
             tsc_stands: AtomicBool::new(false),
             msrs_changed: AtomicBool::new(false),
+            posted: Mutex::default(),
             guest: Mutex::new(None),
         }
     }
@@ -237,6 +240,9 @@ impl Machine for FlatMachine {
             nmi: self.nmi.load(Ordering::Relaxed),
             ..PendingEvents::default()
         }
+    }
+    fn post(&self, _: LpId, event: HostEvent) {
+        self.posted.lock().push(event);
     }
     fn invalidate_translations(&self, _: LpId, _: &[u16]) {
         self.flushes.fetch_add(1, Ordering::Relaxed);
