@@ -81,8 +81,8 @@ impl<P: RamPage + 'static> CodePage<P> {
         let mut at = offset;
         while at < 4096 && self.ops.len() - first < BLOCK {
             let (insn, error) = decode(&bytes[at..], at, self.mode);
-            if error != DecoderError::None && 4096 - at < 15 {
-                // Cut off by the end of the page (or invalid; the careful path finds out).
+            if error != DecoderError::None {
+                // Cut off by the end of the page, too long or invalid: the careful path finds out.
                 break;
             }
             let op = lower(&insn, self.mode);
