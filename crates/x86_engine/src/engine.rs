@@ -425,30 +425,6 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
         Ok(())
     }
 
-    /// VM entry after the state is loaded: checks and the event to inject.
-    fn enter(&mut self) -> Result<(), Fault> {
-        if self.secondary(control::VIRTUAL_INTERRUPT) {
-            self.virtualize_ppr();
-        }
-        if self.vcpu.controls.pin & control::PIN_POSTED_INTERRUPTS != 0 {
-            // As if the VMM had sent itself the notification before entry, as VMMs do.
-            self.posted_interrupts();
-        }
-        let entry = core::mem::take(&mut self.vcpu.entry_event);
-        if entry.info & 1 << 31 == 0 {
-            return Ok(());
-        }
-        self.vcpu.regs.activity = 0;
-        let Some(event) = Event::from_entry(&entry) else {
-            return Err(self.exit_with(VmExit {
-                reason: u32::from(ExitReason::FAILED_VMENTER_GS.0) | VmExit::ENTRY_FAILURE,
-                ..VmExit::default()
-            }));
-        };
-        self.fault_address = self.vcpu.regs.cr2;
-        self.inject(event)
-    }
-
     /// Host events make VM exits.
     fn host_events(&mut self) -> Result<(), Fault> {
         let events = self.platform.pending_events();

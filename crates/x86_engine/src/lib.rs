@@ -13,6 +13,7 @@ pub mod apic;
 pub mod code;
 pub mod cpu;
 pub mod engine;
+mod entry;
 pub mod event;
 pub mod exec;
 pub mod exit;

@@ -417,3 +417,26 @@ fn a_td_gets_from_its_first_instruction_in_protected_mode_to_64_bit_code() {
     assert_eq!(v.regs.gpr[0], 0x0807_0605_0403_0201);
     assert_eq!(v.regs.msr.efer, 0xD01);
 }
+
+#[test]
+fn an_impossible_state_fails_the_entry() {
+    // SDM 26.3.1: exit reason 33 with bit 31
+    let failed = 1 << 31 | 33;
+    let break_it: [fn(&mut Vcpu); 7] = [
+        |v| v.regs.rip = 1 << 48,
+        |v| v.regs.rflags |= 1 << 15,
+        |v| v.regs.cr0 &= !1,
+        |v| v.regs.cr4 |= 1 << 23,
+        |v| v.regs.msr.efer &= !(1 << 10),
+        |v| v.regs.interruptibility = 3,
+        |v| v.entry_event.info = 0x8000_0020,
+    ];
+    for change in break_it {
+        let (mut g, mut v) = guest(0);
+        change(&mut v);
+        let before = v.regs.rip;
+        run(&mut g, &mut v, &[0xF4]);
+        assert_eq!(v.exit.reason, failed);
+        assert_eq!(v.regs.rip, before);
+    }
+}
