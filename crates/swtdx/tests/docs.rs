@@ -76,3 +76,8 @@ fn measure_prints_what_its_page_shows() {
 fn plan_prints_what_its_page_shows() {
     check("plan", &root(), 1);
 }
+
+#[test]
+fn the_version_is_what_the_page_shows() {
+    check("shell", &root(), 1);
+}

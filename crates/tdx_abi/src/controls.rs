@@ -1,6 +1,6 @@
 //! Control words of a running TD: what its guest (and, for L2, its L1 VMM) may switch.
 
-use crate::layout::{flags, word_type};
+use crate::layout::{flags, named_bits_display, word_type};
 
 flags! {
     /// TD_CTLS, written by the guest.

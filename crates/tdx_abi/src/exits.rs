@@ -1,6 +1,6 @@
 //! What TDH.VP.ENTER returns: the words beside RAX, and the layout of RAX's lower half.
 
-use crate::layout::{states, word, word_type};
+use crate::layout::{named_bits_display, states, word, word_type};
 
 word! {
     /// RAX bits 31:0 on a TD exit: a VMX exit reason.

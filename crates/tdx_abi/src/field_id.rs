@@ -3,9 +3,10 @@
 
 use core::fmt;
 
-use crate::layout::{word, word_type};
+use crate::layout::{named_bits_display, word, word_type};
 
 word! {
+    own Display;
     /// A metadata field id or the header of a field sequence, which has the same form.
     FieldId: u64 {
         23..0 FIELD_CODE field_code with_field_code,
@@ -22,6 +23,22 @@ word! {
         54..52 CONTEXT_CODE context_code with_context_code,
         61..56 CLASS_CODE class_code with_class_code,
         63..63 NON_ARCH non_arch with_non_arch,
+    }
+}
+
+impl fmt::Display for FieldId {
+    /// The field's name in the id's own context, such as `TD_CTLS` or `RTMR[1].2`; the number where there is none.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_null() {
+            return f.write_str("null id");
+        }
+        match self
+            .context()
+            .and_then(|context| crate::metadata::find(context, *self))
+        {
+            Some(found) => fmt::Display::fmt(&found, f),
+            None => write!(f, "{:#018x}", self.0),
+        }
     }
 }
 

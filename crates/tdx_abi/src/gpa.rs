@@ -4,9 +4,10 @@ use core::fmt;
 
 use x86_arch::Gpa;
 
-use crate::layout::{bytes, flags, word, word_type};
+use crate::layout::{bytes, flags, named_bits_display, word, word_type};
 
 word! {
+    own Display;
     /// A GPA and the level of its mapping: an operand of the memory leaves.
     GpaMapping: u64 {
         /// 0: 4 KiB, 1: 2 MiB, 2: 1 GiB, 3: 512 GiB, 4: 256 TiB.
@@ -130,27 +131,51 @@ impl GpaMapping {
     pub const fn is_aligned(self) -> bool {
         self.address().is_aligned(level_size(self.level() as u8))
     }
-    /// A human reading, such as `0x80000000 at level 1 (2 MiB)`.
-    pub const fn describe(self) -> GpaMappingText {
-        GpaMappingText(self)
-    }
 }
 
-/// [`GpaMapping::describe`].
-#[derive(Clone, Copy, Debug)]
-pub struct GpaMappingText(GpaMapping);
-
-impl fmt::Display for GpaMappingText {
+impl fmt::Display for GpaMapping {
+    /// Such as `0x80000000 at level 1 (2 MiB)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let level = self.0.level();
-        write!(f, "{:#x} at level {level}", self.0.address().raw())?;
+        let level = self.level();
+        write!(f, "{:#x} at level {level}", self.address().raw())?;
         match level_name(level as u8) {
             Some(name) => write!(f, " ({name})")?,
             None => f.write_str(" (no such level)")?,
         }
-        match self.0.unnamed() {
+        match self.unnamed() {
             0 => Ok(()),
             bits => write!(f, ", reserved bits {bits:#x}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::string::ToString;
+
+    #[test]
+    fn a_mapping_reads_as_address_and_level() {
+        let mapping = GpaMapping::new(Gpa::new(0x8020_0000), 1);
+        assert_eq!(mapping.to_string(), "0x80200000 at level 1 (2 MiB)");
+        assert_eq!(mapping.address().raw(), 0x8020_0000);
+        assert!(mapping.is_aligned() && !GpaMapping::new(Gpa::new(0x1000), 1).is_aligned());
+        assert_eq!(
+            GpaMapping(0x8005).to_string(),
+            "0x8000 at level 5 (no such level)"
+        );
+        assert_eq!(
+            GpaMapping(1 << 63 | 8).to_string(),
+            "0x0 at level 0 (4 KiB), reserved bits 0x8000000000000008"
+        );
+    }
+
+    #[test]
+    fn the_shared_bit_is_the_highest_of_the_width() {
+        assert!(Gpaw::Bits48.is_shared(Gpa::new(1 << 47)) && !Gpaw::Bits48.fits(Gpa::new(1 << 48)));
+        assert!(
+            Gpaw::Bits52.is_shared(Gpa::new(1 << 51)) && !Gpaw::Bits52.is_shared(Gpa::new(1 << 47))
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! Structures that the guest side sees: #VE information and the state of an L2 VM.
 
-use crate::layout::{bytes, word, word_type};
+use crate::layout::{bytes, named_bits_display, word, word_type};
 
 bytes! {
     /// Virtualization-exception information; TDG.VP.VEINFO.GET hands its words out in registers.

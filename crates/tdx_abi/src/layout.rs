@@ -190,15 +190,20 @@ macro_rules! word_type {
             }
         }
 
-        impl core::fmt::Display for $name {
-            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-                $crate::layout::fmt_word(self.0 as u64, Self::FIELDS, f)
-            }
-        }
-
         impl core::fmt::Debug for $name {
             fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
                 write!(f, concat!(stringify!($name), "({:#x}: {})"), self.0, self)
+            }
+        }
+    };
+}
+
+/// Writes a word as the names of its bits.
+macro_rules! named_bits_display {
+    ($name:ident) => {
+        impl core::fmt::Display for $name {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                $crate::layout::fmt_word(self.0 as u64, Self::FIELDS, f)
             }
         }
     };
@@ -210,6 +215,8 @@ macro_rules! flags {
         word_type! { $(#[$doc])* $name: $ty, &[$($crate::layout::BitField {
             name: stringify!($flag), high: $bit, low: $bit,
         },)*] }
+
+        named_bits_display!($name);
 
         impl $name {
             $($(#[$fdoc])* pub const $flag: Self = Self(1 << $bit);)*
@@ -239,9 +246,13 @@ macro_rules! flags {
     };
 }
 
-/// A word of bit ranges: a reader and a writer for each.
+/// A word of bit ranges: a reader and a writer for each. After `own Display` the type brings its own.
 macro_rules! word {
-    ($(#[$doc:meta])* $name:ident: $ty:ident {
+    ($(#[$doc:meta])* $name:ident: $ty:ident { $($fields:tt)* }) => {
+        word! { own Display; $(#[$doc])* $name: $ty { $($fields)* } }
+        named_bits_display!($name);
+    };
+    (own Display; $(#[$doc:meta])* $name:ident: $ty:ident {
         $($(#[$fdoc:meta])* $high:literal .. $low:literal $field:ident $get:ident $with:ident,)*
     }) => {
         word_type! { $(#[$doc])* $name: $ty, &[$($crate::layout::BitField {
@@ -336,7 +347,7 @@ pub(crate) fn fmt_word(
     Ok(())
 }
 
-pub(crate) use {bytes, flags, states, word, word_type};
+pub(crate) use {bytes, flags, named_bits_display, states, word, word_type};
 
 #[cfg(test)]
 #[expect(dead_code, reason = "the macros make more than these tests use")]

@@ -36,8 +36,8 @@ pub use exits::{
 };
 pub use field_id::{CpuidFieldCode, FieldContext, FieldId};
 pub use gpa::{
-    GpaAttr, GpaAttrs, GpaMapping, GpaMappingAndFlags, GpaMappingText, Gpaw, PageSizeOperand,
-    level_name, level_size,
+    GpaAttr, GpaAttrs, GpaMapping, GpaMappingAndFlags, Gpaw, PageSizeOperand, level_name,
+    level_size,
 };
 pub use guest::{Gprs, L2AdditionalExitInfo, L2EnterGuestState, L2SegmentDetails, VeInfo};
 pub use leaf::{GuestLeaf, HostLeaf, LeafWord};

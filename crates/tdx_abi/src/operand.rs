@@ -1,6 +1,6 @@
 //! Register operands that carry more than one thing.
 
-use crate::layout::{flags, word, word_type};
+use crate::layout::{flags, named_bits_display, word, word_type};
 
 word! {
     /// RCX of TDH.VP.ENTER.

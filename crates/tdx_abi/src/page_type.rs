@@ -1,6 +1,6 @@
 //! PAMT: the module's record of what each physical page is used for.
 
-use crate::layout::{states, word, word_type};
+use crate::layout::{named_bits_display, states, word, word_type};
 
 states! {
     /// What a physical page is, as TDH.PHYMEM.PAGE.RDMD reports it.

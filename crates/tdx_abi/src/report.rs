@@ -1,6 +1,6 @@
 //! TDREPORT_STRUCT and its parts: what TDG.MR.REPORT returns and a quote carries.
 
-use crate::layout::{bytes, word, word_type};
+use crate::layout::{bytes, named_bits_display, word, word_type};
 use crate::{Attributes, Sha384, Xfam};
 
 word! {

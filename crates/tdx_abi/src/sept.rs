@@ -3,7 +3,7 @@
 
 use core::fmt;
 
-use crate::layout::{states, word, word_type};
+use crate::layout::{named_bits_display, states, word, word_type};
 
 /// The level of a Secure EPT entry: 0 maps 4 KiB, 1 2 MiB, 2 1 GiB; 3 and 4 map no page.
 pub const SEPT_LEVELS: u8 = 5;

@@ -1,7 +1,7 @@
 //! Service TDs: bindings and the words around them.
 
 use crate::Sha384;
-use crate::layout::{bytes, states, word, word_type};
+use crate::layout::{bytes, named_bits_display, states, word, word_type};
 
 states! {
     /// State of a service TD binding slot.

@@ -2,7 +2,7 @@
 //! CMR_INFO, TDSYSINFO_STRUCT, TDX_FEATURES0 and TDMR_INFO.
 
 use crate::CpuidConfig;
-use crate::layout::{bytes, flags, word_type};
+use crate::layout::{bytes, flags, named_bits_display, word_type};
 
 bytes! {
     /// A convertible memory range; size 0 marks an unused entry.

@@ -1,7 +1,7 @@
 //! What the VMM chooses for a TD: TD_PARAMS, the operand of TDH.MNG.INIT, and the words in it.
 
 use crate::Sha384;
-use crate::layout::{bytes, flags, word, word_type};
+use crate::layout::{bytes, flags, named_bits_display, word, word_type};
 
 flags! {
     /// TD attributes: TD_PARAMS, TDCS and TDINFO_STRUCT. The bits that a module allows are in its ATTRIBUTES_FIXED0.

@@ -5,7 +5,7 @@ use core::fmt;
 
 use x86_arch::Gpr;
 
-use crate::layout::{word, word_type};
+use crate::layout::{named_bits_display, word, word_type};
 
 word! {
     /// RCX of TDG.VP.VMCALL: which registers cross to the VMM and back.

@@ -210,4 +210,11 @@ fn a_field_reads_with_its_index_and_element() {
     );
     let id = metadata::l2_vmcs::GUEST_RIP.with_class_code(44);
     assert_eq!(read(FieldContext::Vp, id), "L2 VM 2: Guest RIP");
+    assert_eq!(id.to_string(), "L2 VM 2: Guest RIP");
+    assert_eq!(FieldId(0x9110_0003_0000_0010).to_string(), "NOTIFY_ENABLES");
+    assert_eq!(FieldId::NULL.to_string(), "null id");
+    assert_eq!(
+        FieldId(0x0070_0000_0000_0000).to_string(),
+        "0x0070000000000000"
+    );
 }

@@ -40,7 +40,7 @@ pub fn read_anything(number: u64) -> Vec<Reading> {
 /// Reads a GPA with its mapping level.
 pub fn read_gpa_mapping(raw: u64) -> Reading {
     let mapping = GpaMapping(raw);
-    let mut reading = Reading::new("GPA mapping", mapping.describe());
+    let mut reading = Reading::new("GPA mapping", mapping);
     let level = mapping.level() as u8;
     if level_name(level).is_none() {
         return reading.with("refused", format!("level {level}; 4 is the highest"));
