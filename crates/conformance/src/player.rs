@@ -217,30 +217,31 @@ impl World {
         let session = lock(&self.sessions).remove(&call.lp);
         let mut book = self.book();
         book.vmm_xmm.insert(call.lp, xmms.0);
-        if stopped != call.module_shutdown {
-            let word = |stopped| {
-                if stopped {
-                    "the module stops"
-                } else {
-                    "the call returns"
-                }
+        if stopped.is_some() != call.module_shutdown {
+            let expected = match call.module_shutdown {
+                true => "the module stops",
+                false => "the call returns",
             };
-            let (expected, got) = (word(call.module_shutdown), word(stopped));
-            book.mismatch(at, "course", expected.into(), got.into());
+            let got = match stopped {
+                Some(why) => format!("the module stops: {why}"),
+                None => "the call returns".into(),
+            };
+            let expected = expected.to_owned();
+            book.mismatch(at, "course", expected, got);
         }
         if let Some(session) = session {
             session.finish(&mut book);
         }
-        if !stopped {
+        if stopped.is_none() {
             compare_output(&mut book, at, call, &input, &output, &xmms);
         }
     }
 
-    /// Makes the call on the module; true when the module stopped for good.
-    fn seamcall(&self, lp: LpId, gprs: &mut GprFile, xmms: &mut XmmFile) -> bool {
+    /// Makes the call on the module; why, when the module stopped for good.
+    fn seamcall(&self, lp: LpId, gprs: &mut GprFile, xmms: &mut XmmFile) -> Option<&'static str> {
         let module = self.module.get().and_then(Weak::upgrade);
         let module = module.expect("the module lives as long as its world is played");
-        module.seamcall(lp, gprs, xmms).is_err()
+        module.seamcall(lp, gprs, xmms).err().map(|broken| broken.0)
     }
 
     /// VM entry until the next VM exit of the guest whose TDH.VP.ENTER is in progress on `lp`.
