@@ -6,9 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use conformance::{Counts, Mismatch, Profile, Replay, ReplayError};
+use indicatif::ProgressBar;
 use serde::Serialize;
 
 use crate::cli::Failure;
+
+/// Bytes of a file that takes a while.
+const LONG: u64 = 32 << 20;
 
 const MISMATCH: u8 = 2;
 const NOT_UNDERSTOOD: u8 = 3;
@@ -80,6 +84,8 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
 fn replay(file: &Path, args: &Args, out: &mut dyn Write) -> Result<u8, Failure> {
     let opened = File::open(file);
     let input = opened.map_err(|e| Failure::input(format_args!("{}: {e}", file.display())))?;
+    let bar = progress(&input);
+    let input = bar.wrap_read(input);
     let mut say = |line: Line<'_>| print(out, args.json, &line);
     let mut replay = match Replay::with_profile(BufReader::new(input), args.module) {
         Ok(replay) => replay,
@@ -105,6 +111,7 @@ fn replay(file: &Path, args: &Args, out: &mut dyn Write) -> Result<u8, Failure> 
             }
         }
     };
+    bar.finish_and_clear();
     let counts = replay.counts();
     let mut code = if counts.mismatches > 0 { MISMATCH } else { 0 };
     if let Some(error) = error {
@@ -119,6 +126,14 @@ fn replay(file: &Path, args: &Args, out: &mut dyn Write) -> Result<u8, Failure> 
     }
     say(Line::File { file, counts })?;
     Ok(code)
+}
+
+/// How far a long file is read, on standard error when that is a terminal.
+fn progress(file: &File) -> ProgressBar {
+    match file.metadata().map_or(0, |metadata| metadata.len()) {
+        size @ LONG.. => ProgressBar::new(size),
+        _ => ProgressBar::hidden(),
+    }
 }
 
 fn print(out: &mut dyn Write, json: bool, line: &Line<'_>) -> std::io::Result<()> {
