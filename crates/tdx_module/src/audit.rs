@@ -143,7 +143,7 @@ fn used_pages(pamt: &Pamt, found: &mut Vec<Violation>) -> UsedPages {
             return;
         };
         let page_type = page.page_type();
-        if !matches!(page_type, PageType::Free | PageType::Reserved) {
+        if !matches!(page_type, PageType::Nda | PageType::Rsvd) {
             let owner = entry.owner();
             let page = Used {
                 size,
@@ -221,7 +221,7 @@ fn check_td(td: &Td, pamt: &Pamt, used: &UsedPages, found: &mut Vec<Violation>) 
         return;
     }
     let mapped = mapped_pages(td, used, found);
-    let private = |t| matches!(t, PageType::Regular | PageType::SecureEpt);
+    let private = |t| matches!(t, PageType::Reg | PageType::Ept);
     for ((hpa, size), page) in children() {
         let stray = page.page_type == PageType::Tdcx && !control.contains(hpa);
         if stray || private(page.page_type) && !mapped.contains(&(*hpa, *size)) {
@@ -261,13 +261,13 @@ fn mapped_pages(
                 None => found.push(Violation::BadEntry { tdr, raw: entry.0 }),
                 Some(SeptState::Free | SeptState::Removed) => {}
                 Some(SeptState::NlMapped | SeptState::NlBlocked) => {
-                    name(entry.hpa(), PageSize::Size4K, PageType::SecureEpt, found);
+                    name(entry.hpa(), PageSize::Size4K, PageType::Ept, found);
                     if let (Some(next), true) = (td.sept.page(L1, entry.hpa()), level > 0) {
                         tables.push((next, level - 1));
                     }
                 }
                 Some(_) => match PageSize::from_level(level) {
-                    Some(size) => name(entry.page(level), size, PageType::Regular, found),
+                    Some(size) => name(entry.page(level), size, PageType::Reg, found),
                     None => found.push(Violation::BadEntry { tdr, raw: entry.0 }),
                 },
             }
@@ -275,7 +275,7 @@ fn mapped_pages(
     }
     for vm in 1..4 {
         td.sept.for_each_page(vm, |hpa, _| {
-            name(hpa, PageSize::Size4K, PageType::SecureEpt, found);
+            name(hpa, PageSize::Size4K, PageType::Ept, found);
         });
     }
     mapped

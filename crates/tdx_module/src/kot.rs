@@ -2,27 +2,24 @@
 
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
+pub use tdx_abi::KotState as HkidState;
 use x86_arch::Hkid;
 
-/// What a private key ID is used for.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub enum HkidState {
-    #[default]
-    Free,
-    /// A TD has it.
-    Assigned,
-    /// The TD's vCPUs are flushed; caches must be written back.
-    Flushed,
-    /// The module's own global key, for ever.
-    Reserved,
-}
-
 /// One key ID.
-#[derive(Default, Debug)]
+#[derive(Debug)]
 pub struct KotEntry {
     pub state: HkidState,
     /// Packages whose caches were not written back yet.
     pub wbinvd_bitmap: AtomicU32,
+}
+
+impl KotEntry {
+    const fn free() -> KotEntry {
+        KotEntry {
+            state: HkidState::Free,
+            wbinvd_bitmap: AtomicU32::new(0),
+        }
+    }
 }
 
 /// The table, indexed by key ID.
@@ -34,7 +31,7 @@ pub struct Kot {
 impl Kot {
     pub fn new(hkids: usize) -> Kot {
         Kot {
-            entries: (0..hkids).map(|_| KotEntry::default()).collect(),
+            entries: (0..hkids).map(|_| KotEntry::free()).collect(),
         }
     }
     pub fn state(&self, hkid: Hkid) -> HkidState {

@@ -66,7 +66,7 @@ impl<M: Machine> Module<M> {
             profile,
             platform,
             sink: None,
-            state: AtomicSysState::new(SysState::InitPending),
+            state: AtomicSysState::new(SysState::SysInitPending),
             global: ShareEx::new(Global::default()),
             sys: Once::new(),
             pamt: Once::new(),
@@ -202,11 +202,11 @@ impl<M: Machine> Module<M> {
             return Err(invalid);
         }
         let state = self.state.get();
-        if state == SysState::Shutdown && number != HostLeaf::SYS_LP_SHUTDOWN {
+        if state == SysState::SysShutdown && number != HostLeaf::SYS_LP_SHUTDOWN {
             return Err(Status::SYS_SHUTDOWN);
         }
         let before_ready = found.as_ref().is_some_and(|(row, _)| row.before_ready);
-        if state != SysState::Ready && !before_ready {
+        if state != SysState::SysReady && !before_ready {
             return Err(Status::SYS_NOT_READY);
         }
         found.map(|(_, run)| run).ok_or(invalid)

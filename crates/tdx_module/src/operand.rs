@@ -158,7 +158,7 @@ impl<'m, M: Machine> Call<'m, M> {
         let hpa = self.page_address_of(self.get(reg), op, size)?;
         let walk = self.walk(hpa, op, Want::Exclusive, Some(size))?;
         let free = walk.size == size
-            && walk.page.page_type() == PageType::Free
+            && walk.page.page_type() == PageType::Nda
             && (size == PageSize::Size4K || self.module.pamt()?.all_free_below(hpa));
         match free {
             true => Ok(walk),
@@ -349,7 +349,7 @@ impl<'m, M: Machine> Call<'m, M> {
         bepoch: u64,
     ) -> Result<(), Stop> {
         let state = state_of(entry)?;
-        if !td.op_state().needs_tlb_tracking() || !state.needs_tlb_tracking() {
+        if !td.op_state().tlb_tracking_required() || !state.needs_tlb_tracking() {
             return Ok(());
         }
         if !state.is_blocked() {

@@ -13,6 +13,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use spin::{Mutex, Once};
+pub use tdx_abi::PageType;
 use x86_arch::Hpa;
 
 /// Size of a page or of a mapping.
@@ -65,29 +66,16 @@ pub enum PageUse {
     SecureEpt,
 }
 
-/// The use of a page without what it owns: what an operand is checked against.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[repr(u8)]
-pub enum PageType {
-    Free = 0,
-    Reserved = 1,
-    Regular = 3,
-    Tdr = 4,
-    Tdcx = 5,
-    Tdvpr = 6,
-    SecureEpt = 8,
-}
-
 impl PageUse {
     pub const fn page_type(&self) -> PageType {
         match self {
-            PageUse::Free => PageType::Free,
-            PageUse::Reserved => PageType::Reserved,
-            PageUse::Regular => PageType::Regular,
+            PageUse::Free => PageType::Nda,
+            PageUse::Reserved => PageType::Rsvd,
+            PageUse::Regular => PageType::Reg,
             PageUse::Tdr(_) => PageType::Tdr,
             PageUse::Tdcx => PageType::Tdcx,
             PageUse::Tdvpr(_) => PageType::Tdvpr,
-            PageUse::SecureEpt => PageType::SecureEpt,
+            PageUse::SecureEpt => PageType::Ept,
         }
     }
 }
@@ -346,7 +334,7 @@ impl Pamt {
             .all(|(i, group)| match group.get() {
                 Some(entries) => entries.iter().all(|entry| {
                     let page = entry.page.shared(Side::Host);
-                    page.is_ok_and(|page| page.page_type() == PageType::Free)
+                    page.is_ok_and(|page| page.page_type() == PageType::Nda)
                 }),
                 None => {
                     let first = start + (i * GROUP) as u64 * 4096;
@@ -457,7 +445,7 @@ enum Step<'m> {
 
 fn step(entry: &PamtEntry, want: Want, is_target: bool) -> Result<Step<'_>, Contended> {
     let shared = entry.page.shared(Side::Host)?;
-    if !is_target && shared.page_type() != PageType::Regular {
+    if !is_target && shared.page_type() != PageType::Reg {
         return Ok(Step::Down(Hold::Shared(shared)));
     }
     match want {

@@ -158,7 +158,7 @@ fn sweep() -> String {
         }
         let row = leaf_row(leaf);
         if row.op_states != crate::state::OpStates::NONE {
-            for state in OpState::ALL {
+            for state in OpState::ALL.iter().copied() {
                 if leads_into_migration(leaf, state) {
                     continue;
                 }
@@ -287,7 +287,7 @@ fn the_sweep_is_as_reviewed() {
 fn rows_allow_what_the_abi_tables_allow() {
     for row in ROWS {
         let abi = row.leaf.row().unwrap_or_else(|| panic!("{}", row.leaf));
-        for state in OpState::ALL {
+        for state in OpState::ALL.iter().copied() {
             // A leaf that may run in all states does not look.
             let allowed = match abi.op_states {
                 Some(states) if states.len() < OpState::ALL.len() => {

@@ -31,7 +31,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     let entry = slot.lock(crate::lock::Side::Host).busy(OperandId::RCX)?;
     call.entry_state(&entry, STATES)?;
     let source = call.shared_hpa(Gpr::R9, 4096)?;
-    let mut page = call.page(Gpr::R8, Want::Exclusive, PageType::Free)?;
+    let mut page = call.page(Gpr::R8, Want::Exclusive, PageType::Nda)?;
     let target = Hpa::new(call.get(Gpr::R8));
     let mut content = [0; 4096];
     call.read_shared(source, &mut content)?;

@@ -53,7 +53,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     call.blocked_and_tracked(&td, &entry, bepoch)?;
     let mut pages = Pages::read(call);
     let mut table_page =
-        call.page_at(pages.0[0], OperandId::R8, Want::Exclusive, PageType::Free)?;
+        call.page_at(pages.0[0], OperandId::R8, Want::Exclusive, PageType::Nda)?;
     let table = pages.address(0);
     let mut l2 = Vec::new();
     let l2_vms = td.config.num_l2_vms as usize;
@@ -65,7 +65,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
                 return Err(Status::L2_SEPT_PAGE_NOT_PROVIDED.with_operand(op).into());
             }
         } else if aliased || tdr & ONLY_ALIASED == 0 {
-            let page = call.page_at(pages.0[vm], op, Want::Exclusive, PageType::Free)?;
+            let page = call.page_at(pages.0[vm], op, Want::Exclusive, PageType::Nda)?;
             l2.push((vm, page));
         } else {
             pages.mark_unused(vm);

@@ -55,7 +55,13 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
         let child = Slot::of(table.clone(), i, at.level - 1);
         children.push(child.lock(Side::Host).busy(OperandId::RCX)?);
     }
-    let first = children[0].entry();
+    // The large entry takes child 0's value; an accept counter is not part of it.
+    let first = match children[0].entry() {
+        entry if at.level == 2 && entry.state().is_some_and(SeptState::is_pending) => {
+            entry.with_accept_counter(0)
+        }
+        entry => entry,
+    };
     for (i, child) in children.iter().enumerate() {
         if !continues(first, child.entry(), i as u64, at.level, size) {
             conditions = Err(());
@@ -74,7 +80,10 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
             let table = td.sept.page(vm, hpa).ok_or(missing)?;
             match uniform(&table, size) {
                 Some(entry) => l2.push((vm, parent, hpa, page, entry)),
-                None => conditions = Err(()),
+                None => {
+                    conditions = Err(());
+                    break;
+                }
             }
         }
     }

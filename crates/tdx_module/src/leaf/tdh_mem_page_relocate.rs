@@ -42,7 +42,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     }
     let mut old_page = call.mapped_page(old, PageSize::Size4K)?;
     call.blocked_and_tracked(&td, &entry, old_page.entry.bepoch())?;
-    let mut new_page = call.page(Gpr::R8, Want::Exclusive, PageType::Free)?;
+    let mut new_page = call.page(Gpr::R8, Want::Exclusive, PageType::Nda)?;
     let new = Hpa::new(call.get(Gpr::R8));
     let mut content = [0; 4096];
     if !state.is_pending() && call.machine().read(td.keyed(old), &mut content).is_err() {

@@ -44,7 +44,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
         .pamt()?
         .entry_of_size(before.page(at.level), size)
         .ok_or(Broken("a Secure-EPT entry names a page in no TDMR"))?;
-    if td.op_state().needs_tlb_tracking() && !td.epoch.tracked(page.bepoch()) {
+    if td.op_state().tlb_tracking_required() && !td.epoch.tracked(page.bepoch()) {
         let status = Status::TLB_TRACKING_NOT_DONE;
         return Err(status.with_operand(OperandId::SEPT_TREE).into());
     }

@@ -146,7 +146,7 @@ fn lock_l1<'m, M: Machine>(
         };
     }
     if free {
-        let page = call.page_at(pages.0[0], OperandId::R8, Want::Exclusive, PageType::Free)?;
+        let page = call.page_at(pages.0[0], OperandId::R8, Want::Exclusive, PageType::Nda)?;
         return Ok(Some(page));
     }
     if !allow_existing {
@@ -176,7 +176,7 @@ fn lock_l2<'m, M: Machine>(
     }
     let parent = call.l2_walk(td, vm, at)?;
     if parent.l2_entry().is_free() {
-        let page = call.page_at(pages.0[vm], op, Want::Exclusive, PageType::Free)?;
+        let page = call.page_at(pages.0[vm], op, Want::Exclusive, PageType::Nda)?;
         return Ok(Some((page, parent)));
     }
     if !allow_existing {

@@ -29,7 +29,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     if streams.len() >= MAX_STREAMS {
         return Err(Status::MAX_MIGS_NUM_EXCEEDED.into());
     }
-    let mut page = call.page(Gpr::Rcx, Want::Exclusive, PageType::Free)?;
+    let mut page = call.page(Gpr::Rcx, Want::Exclusive, PageType::Nda)?;
     let hpa = Hpa::new(call.get(Gpr::Rcx));
 
     let commit = call.commit();

@@ -28,7 +28,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     if index >= MAX_TDCS_PAGES {
         return Err(Status::TDCX_NUM_INCORRECT.into());
     }
-    let mut page = call.page(Gpr::Rcx, Want::Exclusive, PageType::Free)?;
+    let mut page = call.page(Gpr::Rcx, Want::Exclusive, PageType::Nda)?;
     let hpa = Hpa::new(call.get(Gpr::Rcx));
     // Overwritten even if a check below refuses the page.
     call.clear_control_page(hpa, td.hkid);

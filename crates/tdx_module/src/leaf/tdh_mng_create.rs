@@ -25,7 +25,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
         return Err(Refusal::Invalid(OperandId::RDX).into());
     }
     let hkid = Hkid(hkid as u16);
-    let mut page = call.page(Gpr::Rcx, Want::Exclusive, PageType::Free)?;
+    let mut page = call.page(Gpr::Rcx, Want::Exclusive, PageType::Nda)?;
     let tdr = Hpa::new(call.get(Gpr::Rcx));
     let mut kot = module.kot.exclusive().busy(OperandId::KOT)?;
     if kot.state(hkid) != HkidState::Free {

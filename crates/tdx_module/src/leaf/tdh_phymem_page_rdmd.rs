@@ -19,7 +19,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     let hpa = call.page_address_of(raw, OperandId::RCX, crate::pamt::PageSize::Size4K)?;
     let page = call.walk(hpa, OperandId::RCX, Want::Shared, None)?;
     let page_type = page.page.page_type();
-    let has_epoch = matches!(page_type, PageType::Regular | PageType::SecureEpt);
+    let has_epoch = matches!(page_type, PageType::Reg | PageType::Ept);
 
     let commit = call.commit();
     call.set(Gpr::Rcx, page_type as u64);

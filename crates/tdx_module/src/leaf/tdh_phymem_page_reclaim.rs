@@ -21,7 +21,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     let hpa = call.page_address_of(raw, OperandId::RCX, PageSize::Size4K)?;
     let mut page = call.walk(hpa, OperandId::RCX, Want::Exclusive, None)?;
     let page_type = page.page.page_type();
-    if matches!(page_type, PageType::Free | PageType::Reserved) {
+    if matches!(page_type, PageType::Nda | PageType::Rsvd) {
         return Err(Refusal::PageUse(OperandId::RCX).into());
     }
     // Shown on success and on the refusals that follow.

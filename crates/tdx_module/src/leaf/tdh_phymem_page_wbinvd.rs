@@ -19,7 +19,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
         return Err(Refusal::Invalid(OperandId::RCX).into());
     }
     let KeyedHpa { hpa, hkid } = call.module.sys()?.split(raw);
-    let _page = call.page_at(hpa.raw(), OperandId::RCX, Want::Shared, PageType::Free)?;
+    let _page = call.page_at(hpa.raw(), OperandId::RCX, Want::Shared, PageType::Nda)?;
 
     let commit = call.commit();
     call.machine().flush_page(KeyedHpa::new(hpa, Hkid(hkid.0)));

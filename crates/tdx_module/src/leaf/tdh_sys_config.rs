@@ -22,7 +22,7 @@ pub const ROW: Row = Row {
 pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     let module = call.module;
     let mut global = module.global.exclusive().map_err(|_| Refusal::SysBusy)?;
-    if module.state.get() != SysState::InitDone {
+    if module.state.get() != SysState::SysInitDone {
         return Err(Status::SYS_CONFIG_NOT_PENDING.into());
     }
     if module.num_init_lps.load(Ordering::Acquire) < module.platform.lps {
@@ -58,6 +58,6 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     let commit = call.commit();
     module.pamt.call_once(|| Pamt::new(global.tdmrs.clone()));
     module.pkg_config_bitmap.store(0, Ordering::Release);
-    module.state.set(&commit, SysState::ConfigDone);
+    module.state.set(&commit, SysState::SysConfigDone);
     Ok(commit.done())
 }

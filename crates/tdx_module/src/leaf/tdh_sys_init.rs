@@ -68,7 +68,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     if attributes != 0 {
         return Err(Refusal::Invalid(OperandId::RCX).into());
     }
-    if call.module.state.get() != SysState::InitPending {
+    if call.module.state.get() != SysState::SysInitPending {
         return Err(Status::SYS_INIT_NOT_PENDING.into());
     }
     let machine = call.machine();
@@ -91,7 +91,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
 
     let commit = call.commit();
     call.module.sys.call_once(|| info);
-    call.module.state.set(&commit, SysState::InitDone);
+    call.module.state.set(&commit, SysState::SysInitDone);
     Ok(commit.done())
 }
 

@@ -17,7 +17,7 @@ pub const ROW: Row = Row {
 pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     let module = call.module;
     let mut global = module.global.exclusive().map_err(|_| Refusal::SysBusy)?;
-    if module.state.get() != SysState::ConfigDone {
+    if module.state.get() != SysState::SysConfigDone {
         return Err(Status::SYS_KEY_CONFIG_NOT_PENDING.into());
     }
     let bit = 1u32 << call.package()?.0;
@@ -30,7 +30,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     module.pkg_config_bitmap.fetch_or(bit, Ordering::AcqRel);
     global.num_init_pkgs += 1;
     if global.num_init_pkgs == module.platform.packages {
-        module.state.set(&commit, SysState::Ready);
+        module.state.set(&commit, SysState::SysReady);
     }
     Ok(commit.done())
 }

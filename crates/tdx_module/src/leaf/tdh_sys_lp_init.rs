@@ -22,7 +22,7 @@ pub const ROW: Row = Row {
 pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     call.defaults([Gpr::Rcx, Gpr::Rdx, Gpr::R8], 0);
     let _global = call.module.global.shared().map_err(|_| Refusal::SysBusy)?;
-    if call.module.state.get() != SysState::InitDone {
+    if call.module.state.get() != SysState::SysInitDone {
         return Err(Status::SYS_LP_INIT_NOT_PENDING.into());
     }
     if call.lp_state.is_initialized() {

@@ -25,10 +25,10 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     let _global = module.global.exclusive().map_err(|_| Refusal::SysBusy)?;
     // Calls that start from now on see SHUTDOWN; those that run already are counted.
     let sticky = call.sticky();
-    module.state.set(&sticky, SysState::Shutdown);
+    module.state.set(&sticky, SysState::SysShutdown);
     let busy = module.lps.iter().filter(|lp| lp.busy.load(Ordering::Acquire)).count();
     if busy > 1 {
-        module.state.set(&sticky, SysState::Ready);
+        module.state.set(&sticky, SysState::SysReady);
         return Err(Refusal::SysBusy.into());
     }
     Ok(call.commit().done())

@@ -19,7 +19,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     let module = call.module;
     let _global = module.global.exclusive().map_err(|_| Refusal::SysBusy)?;
     let all = module.num_init_lps.load(Ordering::Acquire) >= module.platform.lps;
-    if module.state.get() != SysState::InitDone || !all {
+    if module.state.get() != SysState::SysInitDone || !all {
         return Err(Status::SYS_STATE_INCORRECT.into());
     }
     Err(Status::SYS_INVALID_HANDOFF.into())

@@ -25,7 +25,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     if vp.pages.len() >= MAX_TDVPS_PAGES {
         return Err(Status::TDCX_NUM_INCORRECT.into());
     }
-    let mut page = call.page(Gpr::Rcx, Want::Exclusive, PageType::Free)?;
+    let mut page = call.page(Gpr::Rcx, Want::Exclusive, PageType::Nda)?;
     let hpa = Hpa::new(call.get(Gpr::Rcx));
 
     let commit = call.commit();

@@ -19,7 +19,7 @@ pub const ROW: Row = Row {
 pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     let td = call.tdr_shared(Gpr::Rdx)?;
     let _op_state = call.td_state(&td, &ROW)?;
-    let mut page = call.page(Gpr::Rcx, Want::Exclusive, PageType::Free)?;
+    let mut page = call.page(Gpr::Rcx, Want::Exclusive, PageType::Nda)?;
     let tdvpr = Hpa::new(call.get(Gpr::Rcx));
 
     let commit = call.commit();
