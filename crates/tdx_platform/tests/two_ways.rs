@@ -169,7 +169,7 @@ fn life<L: SeamcallLp>(masks: Masks, way: impl FnOnce(Direct<PlatformLp>) -> L) 
     let config = PlatformConfig::new(1, 1, 2 * GIB);
     let (first, last) = config.machine.private_key_ids;
     let layout = HostLayout {
-        memory: vec![GIB / 4..2 * GIB],
+        memory: std::iter::once(GIB / 4..2 * GIB).collect(),
         private_keys: first..last + 1,
         keyid_bits: 6,
     };

@@ -10,7 +10,10 @@ use crate::{NoSeam, SeamcallLp, TdvprAndFlags, TdxModuleArgs, Traffic, VpEntry};
 
 /// One call, with everything that crossed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[expect(clippy::large_enum_variant, reason = "without allocation there is nothing to box with")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "without allocation there is nothing to box with"
+)]
 pub enum Recorded {
     Seamcall {
         leaf: LeafWord,

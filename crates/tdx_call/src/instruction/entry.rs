@@ -14,7 +14,7 @@ use core::arch::naked_asm;
 
 use tdx_abi::{LeafWord, Status};
 
-use super::stub::{self, variant};
+use super::stub::{self, host_needs_saving, widened};
 use crate::{NoSeam, SeamcallLp, TdxModuleArgs, Traffic, VpEntry};
 
 /// Pushes what an exit may change among the registers that the caller owns, and the `VpEntry`.
@@ -414,12 +414,19 @@ impl<H: HostState> SeamcallLp for SeamLp<H> {
         if enters {
             self.state.save();
         }
-        // SAFETY: the maker of the handle vouches for the leaf; the variant saves what the leaf may change.
-        let rax = unsafe {
-            match variant(leaf, traffic) {
-                Traffic::In => stub::seamcall(leaf.0, args),
-                Traffic::InOut => stub::seamcall_ret(leaf.0, args),
-                Traffic::Saved => stub::seamcall_saved_ret(leaf.0, args),
+        let rax = if traffic != Traffic::Saved && host_needs_saving(leaf) {
+            // SAFETY: the maker of the handle vouches for the leaf.
+            widened(args, traffic, |block| unsafe {
+                stub::seamcall_saved_ret(leaf.0, block)
+            })
+        } else {
+            // SAFETY: the same; the leaf changes no register that the variant does not save.
+            unsafe {
+                match traffic {
+                    Traffic::In => stub::seamcall(leaf.0, args),
+                    Traffic::InOut => stub::seamcall_ret(leaf.0, args),
+                    Traffic::Saved => stub::seamcall_saved_ret(leaf.0, args),
+                }
             }
         };
         if enters {

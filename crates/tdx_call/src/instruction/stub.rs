@@ -3,7 +3,7 @@
 
 use core::arch::naked_asm;
 
-use tdx_abi::{GuestLeaf, LeafWord, Status};
+use tdx_abi::{GuestLeaf, HostLeaf, LeafWord, Status};
 
 use crate::{NoSeam, TdcallCpu, TdxModuleArgs, Traffic};
 
@@ -106,7 +106,8 @@ stub! {
     /// Linux's `__seamcall`: RCX, RDX and R8 to R11 from `args`, no output but RAX.
     ///
     /// # Safety
-    /// The caller owns every page that the operands name to this leaf, and the leaf is not TDH.VP.ENTER.
+    /// The caller owns every page that the operands name to this leaf, and the leaf has no output beyond R11 (which
+    /// excludes TDH.VP.ENTER and TDH.SERVTD.BIND).
     seamcall, ".byte 0x66, 0x0F, 0x01, 0xCF", "jc 8f", in
 }
 stub! {
@@ -120,15 +121,15 @@ stub! {
     /// Linux's `__seamcall_saved_ret`: all thirteen registers both ways, for TDH.VP.ENTER too.
     ///
     /// # Safety
-    /// As for [`seamcall_ret`]. A TD exit changes state beside the registers: see [`super::SeamLp`].
+    /// As for [`seamcall_ret`], without its exception. A TD exit changes state beside the registers: see [`super::SeamLp`].
     seamcall_saved_ret, ".byte 0x66, 0x0F, 0x01, 0xCF", "jc 8f", saved
 }
 stub! {
     /// Linux's `__tdcall`: RCX, RDX and R8 to R11 from `args`, no output but RAX.
     ///
     /// # Safety
-    /// The caller owns every page that the operands name to this leaf, and the leaf is neither TDG.VP.VMCALL nor
-    /// TDG.VP.ENTER.
+    /// The caller owns every page that the operands name to this leaf, and the leaf has no output beyond R11 (which
+    /// excludes TDG.VP.VMCALL, TDG.VP.ENTER and the TDG.SERVTD leaves).
     tdcall, ".byte 0x66, 0x0F, 0x01, 0xCC", "", in
 }
 stub! {
@@ -172,24 +173,57 @@ impl TdcallCpu for TdCpu {
             // The selected registers change, callee-saved ones too; an XMM select would change what this stub keeps.
             args.rcx &= 0xFFFF;
         }
-        // SAFETY: the maker of the handle vouches for the leaf; the variant saves what the leaf may change.
-        let rax = unsafe {
-            match variant(leaf, traffic) {
-                Traffic::In => tdcall(leaf.0, args),
-                Traffic::InOut => tdcall_ret(leaf.0, args),
-                Traffic::Saved => tdcall_saved_ret(leaf.0, args),
+        let rax = if traffic != Traffic::Saved && guest_needs_saving(leaf) {
+            // SAFETY: the maker of the handle vouches for the leaf.
+            widened(args, traffic, |block| unsafe {
+                tdcall_saved_ret(leaf.0, block)
+            })
+        } else {
+            // SAFETY: the same; the leaf changes no register that the variant does not save.
+            unsafe {
+                match traffic {
+                    Traffic::In => tdcall(leaf.0, args),
+                    Traffic::InOut => tdcall_ret(leaf.0, args),
+                    Traffic::Saved => tdcall_saved_ret(leaf.0, args),
+                }
             }
         };
         NoSeam::sort(rax)
     }
 }
 
-/// Leaf 0 (both VP.ENTER and VP.VMCALL) and TDG.VP.ENTER change callee-saved registers: only one variant saves them.
-#[inline]
-pub(super) const fn variant(leaf: LeafWord, asked: Traffic) -> Traffic {
-    if leaf.number() == 0 || leaf.number() == GuestLeaf::VP_ENTER.0 {
-        Traffic::Saved
-    } else {
-        asked
+/// Whether a leaf may change registers that the compiler expects to be kept: those with outputs beyond R11, and
+/// numbers that this crate does not know.
+fn guest_needs_saving(leaf: LeafWord) -> bool {
+    match GuestLeaf(leaf.number()) {
+        GuestLeaf::VP_VMCALL
+        | GuestLeaf::VP_ENTER
+        | GuestLeaf::SERVTD_RD
+        | GuestLeaf::SERVTD_WR => true,
+        known => known.name().is_none(),
     }
+}
+
+/// The same for SEAMCALL.
+pub(super) fn host_needs_saving(leaf: LeafWord) -> bool {
+    match HostLeaf(leaf.number()) {
+        HostLeaf::VP_ENTER | HostLeaf::SERVTD_BIND => true,
+        known => known.name().is_none(),
+    }
+}
+
+/// A call through the variant that saves all registers, with the outputs that a narrower one was asked for.
+pub(super) fn widened(
+    args: &mut TdxModuleArgs,
+    asked: Traffic,
+    saved: impl FnOnce(&mut TdxModuleArgs) -> u64,
+) -> u64 {
+    let mut block = *args;
+    let rax = saved(&mut block);
+    if asked == Traffic::InOut {
+        let mut values = args.to_array();
+        values[..6].copy_from_slice(&block.to_array()[..6]);
+        *args = TdxModuleArgs::from_array(values);
+    }
+    rax
 }

@@ -349,3 +349,85 @@ fn a_td_exit_resets_the_extended_state_and_an_error_does_not() {
     let reset = mxcsr();
     assert_eq!((kept, reset), (0x3F80, 0x1F80));
 }
+
+#[test]
+fn the_hook_of_a_kernel_runs_around_each_td_entry_and_no_other_call() {
+    /// Notes the order: 1 saved, 2 the module, 3 restored.
+    struct Hook(Rc<RefCell<Vec<u8>>>);
+    impl instruction::HostState for Hook {
+        fn save(&mut self) {
+            self.0.borrow_mut().push(1);
+        }
+        fn restore(&mut self) {
+            self.0.borrow_mut().push(3);
+        }
+    }
+    set_up();
+    let order = Rc::new(RefCell::new(Vec::new()));
+    let seen = order.clone();
+    let serve = move |_: Instruction, gprs: &mut GprFile, _: &mut XmmFile| {
+        seen.borrow_mut().push(2);
+        gprs[Gpr::Rax] = 1;
+        Ok(())
+    };
+    let _trap = Trap::install(serve).expect("a trap");
+    // SAFETY: the trap serves this thread.
+    let mut lp = unsafe { SeamLp::new(Hook(order.clone())) };
+    let mut file = GprFile::default();
+    let mut entry = VpEntry::new(tdx_call::TdvprAndFlags(0x1000), &mut file, None);
+    assert_eq!(lp.vp_enter(&mut entry), Ok(Status(1)));
+    assert_eq!(order.take(), [1, 2, 3]);
+    let mut args = TdxModuleArgs::default();
+    let done = lp.seamcall(HostLeaf::SYS_RD.word(), &mut args, Traffic::InOut);
+    assert_eq!((done, order.take()), (Ok(Status(1)), vec![2]));
+    let done = lp.seamcall(HostLeaf::VP_ENTER.word(), &mut args, Traffic::In);
+    assert_eq!((done, order.take()), (Ok(Status(1)), vec![1, 2, 3]));
+}
+
+#[test]
+fn a_leaf_that_may_change_callee_saved_registers_is_called_with_them_saved() {
+    set_up();
+    let serve = |_: Instruction, gprs: &mut GprFile, _: &mut XmmFile| {
+        // An asynchronous exit of 1.5.01: RBX, RBP, RSI, RDI and R10 to R15 are 0.
+        let rsp = gprs[Gpr::Rsp];
+        *gprs = GprFile::default();
+        gprs[Gpr::Rsp] = rsp;
+        gprs[Gpr::Rax] = 1;
+        Ok(())
+    };
+    let trap = Trap::install(serve).expect("a trap");
+    let (mut lp, mut vcpu) = (trap.lp(), trap.vcpu());
+    let kept: Vec<u64> = (0..32).map(|n| n * n).collect();
+    for traffic in [Traffic::In, Traffic::InOut, Traffic::Saved] {
+        let given = TdxModuleArgs::from_array([7; 13]);
+        let expected = match traffic {
+            Traffic::In => given,
+            Traffic::InOut => {
+                TdxModuleArgs::from_array(std::array::from_fn(|n| 7 * u64::from(n >= 6)))
+            }
+            Traffic::Saved => TdxModuleArgs::default(),
+        };
+        // 200: a number that no module has yet.
+        for leaf in [0, 48, 200] {
+            let mut args = given;
+            let done = lp.seamcall(tdx_abi::LeafWord::new(leaf, 0), &mut args, traffic);
+            assert_eq!(
+                (done, args),
+                (Ok(Status(1)), expected),
+                "{leaf} {traffic:?}"
+            );
+            // What the compiler kept in registers across the call is still there.
+            assert_eq!(kept.iter().sum::<u64>(), 10416);
+        }
+        for leaf in [18, 20, 25, 200] {
+            let mut args = given;
+            let done = vcpu.tdcall(tdx_abi::LeafWord::new(leaf, 0), &mut args, traffic);
+            assert_eq!(
+                (done, args),
+                (Ok(Status(1)), expected),
+                "{leaf} {traffic:?}"
+            );
+            assert_eq!(kept.iter().sum::<u64>(), 10416);
+        }
+    }
+}
