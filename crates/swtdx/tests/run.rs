@@ -77,6 +77,24 @@ fn what_the_td_is_made_of_shows_in_its_report() {
 }
 
 #[test]
+fn an_older_module_without_x2apic_ids_runs_the_same_guest() {
+    let path = std::env::temp_dir().join(format!("swtdx-run-module-{}", std::process::id()));
+    let trace = format!("--trace={}", path.display());
+    for (module, call) in [
+        ("1.5.01", "TDH.VP.INIT RCX"),
+        ("1.5-linux", "TDH.VP.INIT v1 RCX"),
+    ] {
+        summary(
+            &["--scripted", "--memory", "32M", "--module", module, &trace],
+            0,
+        );
+        let lines = std::fs::read_to_string(&path).expect("a trace");
+        assert!(lines.contains(call), "{module}");
+    }
+    let _ = std::fs::remove_file(&path);
+}
+
+#[test]
 fn a_trace_names_every_call_and_what_crossed() {
     let path = std::env::temp_dir().join(format!("swtdx-run-trace-{}", std::process::id()));
     let trace = format!("--trace={}", path.display());
@@ -151,6 +169,7 @@ fn wrong_input_is_named_in_one_line() {
         (&["--tsc-khz", "1"], "TSC frequency in kHz"),
         (&["--mrowner", "00"], "96 hexadecimal digits"),
         (&["--initrd", &noise], "--kernel"),
+        (&["--module", "2.0"], "one of 1.5.01, 1.5-linux"),
         (&["--fault", "busy:TDH.NO.SUCH"], "TDH.NO.SUCH"),
     ];
     for (args, wanted) in cases {

@@ -61,6 +61,10 @@ pub struct ModuleInfo {
 }
 
 impl ModuleInfo {
+    /// TDX_FEATURES0 bit 20: TDH.VP.INIT version 1 takes an x2APIC ID, and guests can enumerate their topology.
+    pub fn takes_x2apic_ids(&self) -> bool {
+        self.features0 & 1 << 20 != 0
+    }
     /// TDX_FEATURES0 bit 18: a TD may be built so that the module never changes RBP.
     pub fn no_rbp_mod(&self) -> bool {
         self.features0 & 1 << 18 != 0

@@ -1,7 +1,9 @@
 //! A virtual processor: its pages, its register file, and what its last exit left to do.
 
 use coco_regs::{ExitWords, GprFile, XmmFile};
-use tdx_call::host::{tdh_vp_addcx, tdh_vp_create, tdh_vp_init, tdh_vp_rd, tdh_vp_wr};
+use tdx_call::host::{
+    tdh_vp_addcx, tdh_vp_create, tdh_vp_init, tdh_vp_init_apic, tdh_vp_rd, tdh_vp_wr,
+};
 use tdx_call::{FieldId, HostMemory, LastExit, SeamcallLp, Tdvpr, TdvprAndFlags, VpEntry};
 use x86_arch::Hpa;
 
@@ -50,12 +52,12 @@ impl Td {
         for _ in 1..host.info().tdvps_pages {
             self.add_control_page(host, |page| tdh_vp_addcx(lp, page, tdvpr))?;
         }
-        retry(|| tdh_vp_init(lp, tdvpr, initial_rcx))?;
-        let index = {
-            let mut memory = self.lock();
-            memory.vcpus_initialised += 1;
-            memory.vcpus_initialised - 1
-        };
+        let index = self.lock().vcpus_initialised;
+        retry(|| match host.info().takes_x2apic_ids() {
+            true => tdh_vp_init_apic(lp, tdvpr, initial_rcx, index.into()),
+            false => tdh_vp_init(lp, tdvpr, initial_rcx),
+        })?;
+        self.lock().vcpus_initialised += 1;
         let prepared = self.prepare(host, lp, tdvpr, index, on);
         match prepared {
             Ok(_) => self.lock().vcpus += 1,

@@ -34,6 +34,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     let guest = Guest::new(args)?;
     let mut config = PlatformConfig::new(1, args.cpus.into(), host_memory(args.memory.0));
     config.machine.seed = args.seed;
+    config.profile = args.module.clone();
     let guests = match args.scripted {
         true => Guests::scripted(scripted::guest),
         false => Guests::engine(args.cpus.into()),

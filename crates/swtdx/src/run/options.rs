@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use tdx_call::backend::FaultRule;
+use tdx_platform::Profile;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -76,6 +77,9 @@ pub struct Args {
     /// Width of guest physical addresses
     #[arg(long, value_name = "48|52", default_value_t = 48, value_parser = gpa_width)]
     pub gpaw: u8,
+    /// Release of the TDX module: 1.5.01 or 1.5-linux
+    #[arg(long, value_name = "PROFILE", default_value = "1.5-linux", value_parser = profile)]
+    pub module: &'static Profile,
     /// Virtual TSC frequency, a multiple of 25000
     #[arg(long, value_name = "KHZ", default_value_t = 1_000_000)]
     pub tsc_khz: u32,
@@ -136,6 +140,13 @@ fn measurement(text: &str) -> Result<Measurement, String> {
             .ok_or("96 hexadecimal digits")?;
     }
     Ok(Measurement(bytes))
+}
+
+fn profile(name: &str) -> Result<&'static Profile, String> {
+    Profile::by_name(name).ok_or_else(|| {
+        let names: Vec<_> = Profile::ALL.iter().map(|profile| profile.name).collect();
+        format!("one of {}", names.join(", "))
+    })
 }
 
 fn gpa_width(text: &str) -> Result<u8, String> {
