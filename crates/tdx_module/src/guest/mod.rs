@@ -20,6 +20,8 @@ mod register_tests;
 pub mod stepping;
 mod td_exit;
 mod tdcall;
+#[cfg(test)]
+mod tdcall_tests;
 pub mod tdvps;
 pub mod vmcs;
 

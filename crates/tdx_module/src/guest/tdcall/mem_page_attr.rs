@@ -85,7 +85,7 @@ impl<M: Machine> Guest<'_, M> {
         let guard = slot.lock(Side::Guest).map_err(busy(OperandId::RCX))?;
         let state = guard.entry().state();
         let readable = state.is_some_and(|state| {
-            state.is_leaf() && !matches!(state, SeptState::Blocked | SeptState::PendingBlocked)
+            state.is_leaf() && !matches!(state, SeptState::Blocked | SeptState::Removed)
         });
         if !readable {
             return Err(Diversion::Exit(AsyncExit::ept_violation(gpa, 0, 0)));
