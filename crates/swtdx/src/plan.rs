@@ -172,6 +172,8 @@ fn read(text: &str) -> Result<Memory, String> {
 fn mentions_cmr(line: &str) -> Option<&str> {
     let at = line.find("CMR")?;
     let after = &line[at + 3..];
+    // What precedes the last bracket may be an index: CMR[0]: [0x100000, …).
+    let after = after.rfind('[').map_or(after, |bracket| &after[bracket..]);
     after
         .contains(|c: char| c.is_ascii_digit())
         .then(|| after.trim_start_matches([':', ' ']))
@@ -409,7 +411,7 @@ mod tests {
         let log = "[    0.0] BIOS-e820: [mem 0x0000000000000000-0x000000000009ffff] usable\n\
                    [    0.0] BIOS-e820: [mem 0x0000000000100000-0x000000007fffffff] usable\n\
                    [    0.0] BIOS-e820: [mem 0x00000000fe000000-0x00000000ffffffff] reserved\n\
-                   [    9.0] virt/tdx: CMR: [0x100000, 0x77800000)\n\
+                   [    9.0] virt/tdx: CMR[0]: [0x100000, 0x77800000)\n\
                    [    9.1] virt/tdx: module initialized\n";
         let cmrs = vec![0x10_0000..0x7780_0000];
         assert_eq!(

@@ -104,16 +104,8 @@ const PHRASES: &[(&str, &str)] = &[
 
 /// Ranges of memory and key IDs: `CMR: [0x100000, 0x77800000)`.
 fn ranges(lower: &str) -> Option<Reading> {
-    let (before, rest) = lower
-        .split_once('[')
-        .map(|(b, r)| match b.trim_start().is_empty() {
-            // The time stamp of a kernel log has brackets too.
-            true => r
-                .split_once(']')
-                .and_then(|(_, r)| r.split_once('['))
-                .unwrap_or(("", "")),
-            false => (b, r),
-        })?;
+    // The last bracket: a kernel's time stamp and indices such as CMR[0] have brackets too.
+    let (before, rest) = lower.rsplit_once('[')?;
     let (range, _) = rest.split_once([')', ']'])?;
     let (first, last) = range.split_once(',').or_else(|| range.split_once('-'))?;
     let (first, last) = (value::number(first)?, value::number(last)?);
@@ -216,19 +208,7 @@ fn named_values(lower: &str) -> Vec<Reading> {
     if lower.contains("td ") || lower.contains("td_") || lower.contains("guest") {
         readings.extend(after(&["attributes"]).map(words::read_attributes));
     }
-    let version = (after(&["major_version"]), after(&["minor_version"]));
-    if let (Some(major), Some(minor)) = version {
-        let date = after(&["build_date"]).map_or(String::new(), |date| format!(", built {date}"));
-        let same = if (major, minor) == (1, 5) {
-            "the series this tool knows"
-        } else {
-            "another series than 1.5: names may differ"
-        };
-        readings.push(
-            Reading::new("TDX module", format!("version {major}.{minor}{date}"))
-                .with("meaning", same),
-        );
-    }
+    readings.extend(module_version(lower));
     let pamt = lower
         .split_once("kb allocated for pamt")
         .and_then(|(before, _)| before.split_whitespace().next_back());
@@ -239,6 +219,39 @@ fn named_values(lower: &str) -> Vec<Reading> {
         readings.push(Reading::new("PAMT", format!("{kb} KB")).with("meaning", text));
     }
     readings
+}
+
+/// The module's version: `major_version 1, minor_version 5`, `TDX module version: 1.5.24`, `module verson: 1.5.1.0`.
+fn module_version(lower: &str) -> Option<Reading> {
+    let in_one_word = ["module version", "module verson"]
+        .iter()
+        .find_map(|name| lower.split_once(name))
+        .map(|(_, rest)| {
+            let rest = rest.trim_start_matches([' ', ':']);
+            let end = rest
+                .find(|c: char| !c.is_ascii_digit() && c != '.')
+                .unwrap_or(rest.len());
+            rest[..end].trim_end_matches('.').to_owned()
+        });
+    let in_fields = || {
+        Some(format!(
+            "{}.{}",
+            after(lower, &["major_version"])?,
+            after(lower, &["minor_version"])?
+        ))
+    };
+    let version = in_one_word
+        .filter(|version| !version.is_empty())
+        .or_else(in_fields)?;
+    let date =
+        after(lower, &["build_date"]).map_or(String::new(), |date| format!(", built {date}"));
+    let known = version == "1.5" || version.starts_with("1.5.");
+    let meaning = if known {
+        "the series this tool knows"
+    } else {
+        "another series than 1.5: names may differ"
+    };
+    Some(Reading::new("TDX module", format!("version {version}{date}")).with("meaning", meaning))
 }
 
 /// A size in the largest unit that keeps three digits.
@@ -282,6 +295,30 @@ mod tests {
         assert_eq!(
             titles("kvm_intel: SEAMCALL TDH_MEM_TRACK failed: 0xc000060800000000")[0],
             "SEAMCALL leaf: TDH.MEM.TRACK"
+        );
+    }
+
+    #[test]
+    fn the_module_s_version_is_read_in_every_form() {
+        for (line, version) in [
+            (
+                "[   20.1] virt/tdx: TDX module version: 1.5.24",
+                "version 1.5.24",
+            ),
+            (
+                "[   29.3] virt/tdx: module verson: 1.5.1.0",
+                "version 1.5.1.0",
+            ),
+            (
+                "virt/tdx: TDX module: attributes 0x0, major_version 2, minor_version 0",
+                "version 2.0",
+            ),
+        ] {
+            assert_eq!(titles(line), [format!("TDX module: {version}")], "{line}");
+        }
+        assert_eq!(
+            titles("[    5.1] virt/tdx: CMR[0]: [0x100000, 0x200000)"),
+            ["CMR: [0x100000, 0x200000), 1.0 MiB"]
         );
     }
 
