@@ -10,8 +10,10 @@ use crate::form::{self, Encoded};
 use crate::minimize;
 use crate::native::Native;
 use crate::random::Random;
+use crate::record;
 use crate::state::Case;
 use crate::values;
+use crate::vendor::{self, Tolerance};
 
 /// What came of one form.
 #[derive(Clone, Debug, Default)]
@@ -103,12 +105,35 @@ impl Campaign {
             let native = self.native.run(&small);
             let engine = self.guest.run(&small);
             let found = differences(&encoded.instruction, &small, &native, &engine);
-            result.first = Some(format!(
-                "{}\n    {}",
-                minimize::line(&encoded.instruction, &small, &native),
-                found.join("\n    ")
-            ));
+            let line = record::line(&small, &native);
+            result.first = Some(format!("{line}\n    {}", found.join("\n    ")));
         }
+    }
+
+    /// A small case of `code` that completes, as a line with what the host's processor makes of it.
+    pub fn recorded(&mut self, code: Code, seed: u64) -> Option<String> {
+        let mut random = Random::new(seed ^ code as u64);
+        for _ in 0..200 {
+            let Some(encoded) = form::encode(code, &mut random) else {
+                continue;
+            };
+            let case = values::case(&encoded, &mut random);
+            if vendor::tolerance(&encoded.instruction, &case) != Tolerance::Exact {
+                continue;
+            }
+            let outcome = self.native.run(&case);
+            if !matches!(native_end(&outcome), End::At(_)) {
+                continue;
+            }
+            let changes = record::changes(&case, &outcome);
+            let small = minimize::minimize(&case, |c| {
+                let outcome = self.native.run(c);
+                record::changes(c, &outcome) == changes
+            });
+            let outcome = self.native.run(&small);
+            return Some(record::line(&small, &outcome));
+        }
+        None
     }
 
     fn differs(&mut self, instruction: &Instruction, case: &Case) -> bool {

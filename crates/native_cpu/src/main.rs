@@ -7,10 +7,11 @@ use std::process::ExitCode;
 const HELP: &str = "\
 Compares the CPU engine with this machine's processor, one instruction at a time.
 
-usage: native_cpu [--seed N] [--cases N] [--form TEXT] [--table] [--verbose]
+usage: native_cpu [--seed N] [--cases N] [--form TEXT] [--table] [--record] [--verbose]
   --seed N     seed of the random operands (default 1)
   --cases N    cases for each instruction form (default 100)
   --form TEXT  only forms whose iced-x86 name contains TEXT
+  --record     print one case for each form, with this processor's results (data/recorded.cases)
   --table      print the coverage table (docs/engine-coverage.md) instead
   --verbose    name the forms that the engine does not implement
 
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
 
     let (mut seed, mut cases) = (1u64, 100u64);
     let (mut wanted, mut verbose, mut table) = (String::new(), false, false);
+    let mut record = false;
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let number = |text: Option<String>| text.and_then(|t| t.parse().ok());
@@ -40,6 +42,10 @@ fn main() -> ExitCode {
             }
             "--table" => {
                 table = true;
+                true
+            }
+            "--record" => {
+                record = true;
                 true
             }
             "--help" => {
@@ -67,6 +73,14 @@ fn main() -> ExitCode {
         if !format!("{code:?}").to_lowercase().contains(&wanted) {
             continue;
         }
+        if record {
+            if campaign.form(code, seed, 20).compared()
+                && let Some(line) = campaign.recorded(code, seed)
+            {
+                println!("{line}");
+            }
+            continue;
+        }
         let result = campaign.form(code, seed, cases);
         if verbose && result.not_implemented() {
             println!("not implemented: {code:?}");
@@ -79,6 +93,9 @@ fn main() -> ExitCode {
             );
         }
         results.push((code, result));
+    }
+    if record {
+        return ExitCode::SUCCESS;
     }
     let differ = results.iter().filter(|(_, r)| r.unexplained()).count();
     if table {

@@ -61,7 +61,8 @@ pub fn coverage(results: &[(Code, FormResult)]) -> String {
          Written by `cargo run -p native_cpu -- --table`; do not edit. Forms are iced-x86's: one for each combination of\n\
          opcode, operand kinds and operand size that 64-bit code in ring 3 can execute. *Compared*: executed by the host's\n\
          processor and by the engine from the same random states, with equal registers, flags, vectors, x87 state, memory\n\
-         and faults. What is not implemented raises #UD.\n\n",
+         and faults. What is not implemented raises #UD. `crates/native_cpu/data/recorded.cases` holds one case of each\n\
+         compared form with the host's results; `cargo test -p native_cpu` replays them on any host.\n\n",
     );
     let _ = writeln!(text, "Host of this table: {}.\n", host());
     text.push_str("| CPUID feature | forms | implemented | compared | host lacks | not implemented |\n|---|---|---|---|---|---|\n");

@@ -320,8 +320,8 @@ proptest! {
             vcpu.regs.fpu.ymm[n] = [words[n % 12], words[(n * 5 + 1) % 12]];
             vcpu.regs.gpr[n] = if in_data >> n & 1 != 0 { DATA + (words[n % 12] as u64 & 0xFC0) } else { words[n % 12] as u64 };
         }
-        for n in 0..8 {
-            vcpu.regs.fpu.st[n] = words[n] & ((1 << 80) - 1);
+        for (register, word) in vcpu.regs.fpu.st.iter_mut().zip(words) {
+            *register = word & ((1 << 80) - 1);
         }
         vcpu.regs.fpu.mxcsr = control[0] & 0xFFFF;
         vcpu.regs.fpu.fcw = control[1] as u16 & 0x1F7F;

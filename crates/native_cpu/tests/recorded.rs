@@ -1,0 +1,34 @@
+//! Recorded cases: what a processor made of one instruction of each form, replayed in the engine on any host.
+#![forbid(unsafe_code)]
+
+use native_cpu::compare::differences;
+use native_cpu::engine::Guest;
+use native_cpu::record::{decode, parse};
+
+/// `data/recorded.cases` is written by `cargo run -p native_cpu -- --record`.
+#[test]
+fn the_engine_does_what_was_recorded() {
+    let mut guest = Guest::new();
+    let mut wrong = Vec::new();
+    let mut count = 0;
+    for (number, line) in include_str!("../data/recorded.cases").lines().enumerate() {
+        let (case, expected) =
+            parse(line).unwrap_or_else(|| panic!("line {}: no case: {line}", number + 1));
+        let found = differences(&decode(&case.bytes), &case, &expected, &guest.run(&case));
+        if !found.is_empty() {
+            wrong.push(format!(
+                "line {}: {line}\n    {}",
+                number + 1,
+                found.join("\n    ")
+            ));
+        }
+        count += 1;
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} of {count} cases differ:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+    assert!(count > 1500, "only {count} cases");
+}
