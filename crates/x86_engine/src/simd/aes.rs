@@ -1,7 +1,7 @@
 //! AES-NI: single rounds on a 128-bit state. Byte 0 of the state is the least significant byte of the vector (FIPS 197).
 
 use super::gfni;
-use super::lanes::{Lane, build, map};
+use super::lanes::{Lane, build};
 
 /// FIPS 197's S-box: the inverse in GF(2^8), then an affine map.
 const S_BOX: [u8; 256] = {
@@ -26,8 +26,44 @@ const INVERSE_S_BOX: [u8; 256] = {
     table
 };
 
+/// What a byte adds to its column: the column of the circulant matrix that begins with `column`, times `f(byte)`.
+const fn columns(source: Option<&[u8; 256]>, column: [u8; 4]) -> [u32; 256] {
+    let mut table = [0; 256];
+    let mut i = 0;
+    while i < 256 {
+        let byte = match source {
+            Some(box_of) => box_of[i],
+            None => i as u8,
+        };
+        table[i] = u32::from_le_bytes([
+            gfni::multiply(byte, column[0]),
+            gfni::multiply(byte, column[1]),
+            gfni::multiply(byte, column[2]),
+            gfni::multiply(byte, column[3]),
+        ]);
+        i += 1;
+    }
+    table
+}
+
+/// SubBytes and MixColumns of a byte in row 0; the other rows' are rotated.
+static ENCRYPT: [u32; 256] = columns(Some(&S_BOX), [2, 1, 1, 3]);
+static DECRYPT: [u32; 256] = columns(Some(&INVERSE_S_BOX), [14, 9, 13, 11]);
+static INVERSE_MIX: [u32; 256] = columns(None, [14, 9, 13, 11]);
+
+/// Looks each byte up where ShiftRows takes it from: column c, row r comes from column c + step * r.
+fn mixed(state: u128, step: usize, table: &[u32; 256]) -> u128 {
+    let bytes = state.to_le_bytes();
+    build(|c| {
+        (0..4).fold(0, |column: u32, r| {
+            let byte = bytes[4 * ((c + step * r) % 4) + r];
+            column ^ table[usize::from(byte)].rotate_left(8 * r as u32)
+        })
+    })
+}
+
 pub fn encrypt_round(state: u128, key: u128) -> u128 {
-    mix(substitute_shifted(state), [2, 3, 1, 1]) ^ key
+    mixed(state, 1, &ENCRYPT) ^ key
 }
 
 pub fn encrypt_last_round(state: u128, key: u128) -> u128 {
@@ -36,7 +72,7 @@ pub fn encrypt_last_round(state: u128, key: u128) -> u128 {
 
 /// A round of the equivalent inverse cipher.
 pub fn decrypt_round(state: u128, key: u128) -> u128 {
-    inverse_mix_columns(inverse_substitute_shifted(state)) ^ key
+    mixed(state, 3, &DECRYPT) ^ key
 }
 
 pub fn decrypt_last_round(state: u128, key: u128) -> u128 {
@@ -44,7 +80,7 @@ pub fn decrypt_last_round(state: u128, key: u128) -> u128 {
 }
 
 pub fn inverse_mix_columns(state: u128) -> u128 {
-    mix(state, [14, 11, 13, 9])
+    mixed(state, 0, &INVERSE_MIX)
 }
 
 /// AESKEYGENASSIST: S-box words 1 and 3, and the same rotated and with the round constant.
@@ -68,18 +104,6 @@ fn substitute_shifted(state: u128) -> u128 {
 
 fn inverse_substitute_shifted(state: u128) -> u128 {
     build(|i| INVERSE_S_BOX[usize::from(u8::get(state, (i + 12 * (i % 4)) % 16))])
-}
-
-/// Multiplies each column by the circulant matrix whose first row is `row`.
-fn mix(state: u128, row: [u8; 4]) -> u128 {
-    map(state, |column: u32| {
-        let bytes = column.to_le_bytes();
-        u32::from_le_bytes([0, 1, 2, 3].map(|r| {
-            (0..4).fold(0, |sum, c| {
-                sum ^ gfni::multiply(bytes[c], row[(c + 4 - r) % 4])
-            })
-        }))
-    })
 }
 
 #[cfg(test)]
@@ -106,6 +130,8 @@ mod tests {
     fn decryption_undoes_encryption() {
         let state = 0x0011_2233_4455_6677_8899_AABB_CCDD_EEFF;
         assert_eq!(decrypt_last_round(encrypt_last_round(state, 0), 0), state);
-        assert_eq!(inverse_mix_columns(mix(state, [2, 3, 1, 1])), state);
+        // A round without SubBytes is undone by its inverse: substitute first with the inverse box.
+        let substituted = inverse_substitute_shifted(state);
+        assert_eq!(inverse_mix_columns(encrypt_round(substituted, 0)), state);
     }
 }

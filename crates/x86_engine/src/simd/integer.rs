@@ -187,11 +187,12 @@ fn sum_of_differences(a: u128, b: u128) -> u128 {
 }
 
 fn shuffle_bytes(a: u128, control: u128) -> u128 {
+    let a = a.to_le_bytes();
     map(control, |c: u8| {
         if c & 0x80 != 0 {
             0
         } else {
-            u8::get(a, usize::from(c & 15))
+            a[usize::from(c & 15)]
         }
     })
 }

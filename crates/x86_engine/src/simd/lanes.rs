@@ -4,6 +4,11 @@
 pub trait Lane: Copy {
     /// Elements in 128 bits.
     const COUNT: usize;
+    /// All elements, the least significant first.
+    type All: AsRef<[Self]>;
+    fn split(vector: u128) -> Self::All;
+    /// The vector of the elements that `f` gives for their indices.
+    fn collect(f: impl FnMut(usize) -> Self) -> u128;
     /// Element `index`, counted from the least significant.
     fn get(vector: u128, index: usize) -> Self;
     /// This element at place `index` of an otherwise zero vector.
@@ -14,6 +19,26 @@ macro_rules! lane {
     ($($lane:ty, $raw:ty, $bits:literal);*) => {$(
         impl Lane for $lane {
             const COUNT: usize = 128 / $bits;
+            type All = [$lane; 128 / $bits];
+            // Byte arrays, not shifts: the compiler turns these loops into the host's own vector instructions.
+            #[inline(always)]
+            fn split(vector: u128) -> Self::All {
+                const BYTES: usize = $bits / 8;
+                let bytes = vector.to_le_bytes();
+                core::array::from_fn(|i| {
+                    <$lane>::from_le_bytes(core::array::from_fn(|k| bytes[BYTES * i + k]))
+                })
+            }
+            #[inline(always)]
+            fn collect(f: impl FnMut(usize) -> Self) -> u128 {
+                const BYTES: usize = $bits / 8;
+                let elements: Self::All = core::array::from_fn(f);
+                let mut bytes = [0; 16];
+                for (to, element) in bytes.chunks_exact_mut(BYTES).zip(elements) {
+                    to.copy_from_slice(&element.to_le_bytes());
+                }
+                u128::from_le_bytes(bytes)
+            }
             #[inline(always)]
             fn get(vector: u128, index: usize) -> Self {
                 (vector >> ($bits * index)) as $lane
@@ -29,24 +54,22 @@ lane!(u8, u8, 8; i8, u8, 8; u16, u16, 16; i16, u16, 16; u32, u32, 32; i32, u32, 
 
 /// Builds a vector from a function of the lane's index.
 #[inline(always)]
-pub fn build<T: Lane>(f: impl Fn(usize) -> T) -> u128 {
-    let mut result = 0;
-    for index in 0..T::COUNT {
-        result |= f(index).put(index);
-    }
-    result
+pub fn build<T: Lane>(f: impl FnMut(usize) -> T) -> u128 {
+    T::collect(f)
 }
 
 /// Applies `f` to each lane; input and output lanes have the same width.
 #[inline(always)]
 pub fn map<T: Lane, U: Lane>(a: u128, f: impl Fn(T) -> U) -> u128 {
-    build(|i| f(T::get(a, i)))
+    let a = T::split(a);
+    build(|i| f(a.as_ref()[i]))
 }
 
 /// Applies `f` to each pair of lanes.
 #[inline(always)]
 pub fn zip<T: Lane, U: Lane>(a: u128, b: u128, f: impl Fn(T, T) -> U) -> u128 {
-    build(|i| f(T::get(a, i), T::get(b, i)))
+    let (a, b) = (T::split(a), T::split(b));
+    build(|i| f(a.as_ref()[i], b.as_ref()[i]))
 }
 
 /// Takes neighbouring pairs: the low half of the result from `a`, the high half from `b`.
