@@ -37,12 +37,12 @@ pub(crate) struct PageState {
 #[derive(Clone)]
 pub struct Page {
     bytes: NonNull<u8>,
-    index: u32,
-    chunk: Arc<Chunk>,
+    state: NonNull<PageState>,
+    /// Keeps both alive.
+    _chunk: Arc<Chunk>,
 }
 
-// SAFETY: `bytes` points into the mapping that `chunk` owns, which is Send and Sync; every access through it is
-// atomic.
+// SAFETY: both pointers lead into what the chunk owns, which is Send and Sync; every access through them is atomic.
 unsafe impl Send for Page {}
 // SAFETY: as above.
 unsafe impl Sync for Page {}
@@ -127,13 +127,15 @@ impl Page {
         let bytes = unsafe { chunk.base.add(index * PAGE) };
         Page {
             bytes,
-            index: index as u32,
-            chunk: chunk.clone(),
+            state: NonNull::from(&chunk.states[index]),
+            _chunk: chunk.clone(),
         }
     }
 
+    #[inline(always)]
     pub(crate) fn state(&self) -> &PageState {
-        &self.chunk.states[self.index as usize]
+        // SAFETY: it lies in the chunk that `self` keeps alive, and is changed through atomics only.
+        unsafe { self.state.as_ref() }
     }
 
     /// The address of `size` bytes at `offset`, which must lie inside the page.
