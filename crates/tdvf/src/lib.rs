@@ -8,14 +8,16 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+mod error;
 mod fuzz;
 mod hob;
 mod image;
 mod mrtd;
 mod plan;
 
+pub use error::ImageError;
 pub use fuzz::fuzz_image;
 pub use hob::{HobList, HobListFull, ResourceType};
-pub use image::{Image, ImageError, MetadataSource, Section, SectionAttributes, SectionType};
+pub use image::{Image, MetadataSource, Section, SectionAttributes, SectionType};
 pub use mrtd::Mrtd;
 pub use plan::{Order, PageData, Plan, Step};
