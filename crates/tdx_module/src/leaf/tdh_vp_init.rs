@@ -15,7 +15,8 @@ use x86_arch::Gpr;
 
 pub const ROW: Row = Row {
     op_states: OpStates::row([0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
-    inputs: &[Gpr::Rcx, Gpr::Rdx],
+    // R8 (x2APIC id) in version 1 only, which newer profiles have.
+    inputs: &[Gpr::Rcx, Gpr::Rdx, Gpr::R8],
     ..Row::new(HostLeaf::VP_INIT)
 };
 
@@ -23,6 +24,9 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     let module = call.module;
     if call.version() > module.profile.vp_init_version {
         return Err(Refusal::Invalid(OperandId::RAX).into());
+    }
+    if call.version() > 0 && call.get(Gpr::R8) >> 32 != 0 {
+        return Err(Refusal::Invalid(OperandId::R8).into());
     }
     let mut vp = call.tdvpr(Gpr::Rcx, Want::Exclusive)?;
     let td = call.tdr_of(vp.owner())?;
@@ -67,4 +71,62 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
         debug_assert!(false, "a vCPU was associated before VP.INIT");
     }
     Ok(commit.done())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Profile;
+    use crate::testing::World;
+
+    /// A vCPU that TDH.VP.INIT has not seen, of a module of this profile.
+    fn vcpu_before_init(profile: Profile) -> (World, u64) {
+        let mut world = World::ready(1);
+        world.module.profile = profile;
+        let td = world.td(33);
+        let tdvpr = world.page();
+        let create = [(Gpr::Rcx, tdvpr), (Gpr::Rdx, td.tdr)];
+        world.ok(0, HostLeaf::VP_CREATE, &create);
+        for _ in 0..5 {
+            let page = world.page();
+            world.ok(0, HostLeaf::VP_ADDCX, &[(Gpr::Rcx, page), (Gpr::Rdx, tdvpr)]);
+        }
+        (world, tdvpr)
+    }
+
+    #[test]
+    fn version_1_is_refused_by_1_5_01_and_taken_by_a_newer_profile() {
+        for (profile, expected) in [
+            (Profile::V1_5_01, Status::OPERAND_INVALID.with_operand(OperandId::RAX)),
+            (Profile::V1_5_LINUX, Status::SUCCESS),
+        ] {
+            let (world, tdvpr) = vcpu_before_init(profile);
+            let regs = [(Gpr::Rcx, tdvpr), (Gpr::Rdx, 0), (Gpr::R8, 7)];
+            let (status, _) = world.call_version(0, HostLeaf::VP_INIT, 1, &regs);
+            assert_eq!(status, expected);
+        }
+    }
+
+    #[test]
+    fn an_x2apic_id_has_32_bits() {
+        let (world, tdvpr) = vcpu_before_init(Profile::V1_5_LINUX);
+        let before = world.module.fingerprint();
+        let regs = [(Gpr::Rcx, tdvpr), (Gpr::Rdx, 0), (Gpr::R8, 1 << 32)];
+        let (status, _) = world.call_version(0, HostLeaf::VP_INIT, 1, &regs);
+        assert_eq!(status, Status::OPERAND_INVALID.with_operand(OperandId::R8));
+        assert_eq!(world.module.fingerprint(), before);
+    }
+
+    #[test]
+    fn a_refused_tsc_adjust_costs_an_index() {
+        let (world, tdvpr) = vcpu_before_init(Profile::V1_5_01);
+        let regs = [(Gpr::Rcx, tdvpr), (Gpr::Rdx, 0)];
+        world.machine().set_msr(0, IA32_TSC_ADJUST, 1);
+        let refused = Status::INCONSISTENT_MSR.with_details(IA32_TSC_ADJUST);
+        assert_eq!(world.call(0, HostLeaf::VP_INIT, &regs), refused);
+        world.machine().set_msr(0, IA32_TSC_ADJUST, 0);
+        world.ok(0, HostLeaf::VP_INIT, &regs);
+        let again = world.call(0, HostLeaf::VP_INIT, &regs);
+        assert_eq!(again, Status::VCPU_STATE_INCORRECT);
+    }
 }
