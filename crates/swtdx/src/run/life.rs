@@ -160,7 +160,8 @@ impl Life<'_> {
         let config = TdConfig {
             max_vcpus: args.cpus,
             gpaw_52: args.gpaw == 52,
-            no_rbp_mod: host.info().no_rbp_mod(),
+            // Debian's OVMF of 2022 passes RBP in its TDVMCALLs, which NO_RBP_MOD forbids.
+            no_rbp_mod: host.info().no_rbp_mod() && args.firmware.is_none(),
             tsc_khz: args.tsc_khz,
             mrconfigid: bytes(args.mrconfigid),
             mrowner: bytes(args.mrowner),

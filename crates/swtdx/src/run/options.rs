@@ -9,12 +9,14 @@ use tdx_platform::Profile;
 
 const EXAMPLES: &str = "\
 Examples:
-  swtdx run                                   the embedded guest, one vCPU
+  swtdx run                                   the embedded guest on one vCPU
   swtdx run --cpus 4 --json                   four vCPUs, summary as JSON
   swtdx run --trace=calls.txt                 every SEAMCALL with its registers
-  swtdx run --fault busy:TDH.MEM.TRACK@1   the first TRACK finds its lock held
-  swtdx run --firmware OVMF.fd --memory 512M  a TDVF image
-  swtdx run --kernel vmlinuz --initrd initrd --append 'console=ttyS0'
+  swtdx run --fault busy:TDH.MEM.TRACK@1      the first TRACK finds its lock held
+  swtdx run --kernel vmlinuz --initrd initrd.cpio --append console=ttyS0 --memory 1G
+  swtdx run --debug-td --kernel vmlinuz       registers and code of a vCPU that dies
+
+Limits: of TD firmware (--firmware) none is known to reach its boot manager yet; there is no PCI.
 
 Exit status: 0 the TD shut down cleanly, 1 wrong usage or input, 2 the guest's command failed, 3 guest panic
 or fatal error, 4 triple fault, 5 timeout or hang, 6 the TD or the module is dead, 70 a bug of swtdx.";
