@@ -143,7 +143,7 @@ fn run_loop<P: RamPage + 'static>(
             match cpu.between() {
                 Ok(Next::Run) => {}
                 Ok(Next::Step) => {
-                    if cpu.step(cache).is_err() {
+                    if cpu.step().is_err() {
                         return Stop::Exit;
                     }
                     continue;
@@ -171,7 +171,7 @@ fn run_loop<P: RamPage + 'static>(
                 }
                 Ok(None) => {
                     current = NOWHERE;
-                    if cpu.careful(cache).is_err() {
+                    if cpu.careful().is_err() {
                         return Stop::Exit;
                     }
                     continue;
@@ -188,7 +188,7 @@ fn run_loop<P: RamPage + 'static>(
         let page = cache.page(current.number);
         let Some(block) = page.block(offset) else {
             current = NOWHERE;
-            if cpu.careful(cache).is_err() {
+            if cpu.careful().is_err() {
                 return Stop::Exit;
             }
             continue;
@@ -318,8 +318,8 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
     }
 
     /// One instruction that crosses its page, or whose page cannot be cached. An error is a VM exit.
-    fn careful(&mut self, cache: &mut CodeCache<P>) -> Result<(), Fault> {
-        match self.fetch_one(cache) {
+    fn careful(&mut self) -> Result<(), Fault> {
+        match self.fetch_one() {
             Ok(op) => self.run_one(&op),
             Err(fault) => self.raise(fault),
         }
@@ -345,7 +345,7 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
         }
     }
 
-    fn fetch_one(&mut self, _cache: &mut CodeCache<P>) -> Result<op::Op<P>, Fault> {
+    fn fetch_one(&mut self) -> Result<op::Op<P>, Fault> {
         self.check_fetch()?;
         let linear = self.code_linear();
         let offset = (linear & 0xFFF) as usize;
@@ -380,13 +380,13 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
     }
 
     /// One instruction with everything that single instructions bring: shadows end, RF clears, TF traps.
-    pub(crate) fn step(&mut self, cache: &mut CodeCache<P>) -> Result<(), Fault> {
+    pub(crate) fn step(&mut self) -> Result<(), Fault> {
         let shadows = self.vcpu.regs.interruptibility & 3;
         let rf = self.system_flags & flags::RF;
         let trap = self.system_flags & flags::TF != 0;
         let mtf = self.primary(control::MONITOR_TRAP_FLAG);
         let retired = self.retired;
-        let op = match self.fetch_one(cache) {
+        let op = match self.fetch_one() {
             Ok(op) => op,
             Err(fault) => return self.raise(fault),
         };

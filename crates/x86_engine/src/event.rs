@@ -170,9 +170,8 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
             if event.kind == Kind::Hardware && event.vector == 14 {
                 self.vcpu.regs.cr2 = self.fault_address;
             }
-            let saved = self.delivering.replace(event);
-            let result = self.deliver(event);
-            match result {
+            self.delivering = Some(event);
+            match self.deliver(event) {
                 Ok(()) => {
                     self.delivering = None;
                     return Ok(());
@@ -182,7 +181,6 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
                     return Err(fault);
                 }
                 Err(fault) => {
-                    debug_assert!(saved.is_none() || saved.is_some());
                     let Some(next) = combine(&event, fault) else {
                         self.delivering = None;
                         return Err(self.exit_plain(ExitReason::TRIPLE_FAULT));
@@ -480,14 +478,13 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
         self.intercept(&event)?;
         self.vcpu.regs.pending_debug = 0;
         let dr6 = self.vcpu.regs.dr6 & !0xF;
-        self.vcpu.regs.dr6 = dr6 | pending | bits_fixed_dr6();
+        self.vcpu.regs.dr6 = dr6 | pending | DR6_FIXED;
         self.inject(event)
     }
 }
 
-const fn bits_fixed_dr6() -> u64 {
-    0xFFFF_0FF0
-}
+/// Bits of DR6 that always read 1.
+const DR6_FIXED: u64 = 0xFFFF_0FF0;
 
 struct Snapshot {
     rsp: u64,

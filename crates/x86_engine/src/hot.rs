@@ -6,6 +6,7 @@ use crate::fault::Fault;
 use crate::flags::Flags;
 use crate::op::{Op, STACK};
 use crate::width::Width;
+use core::marker::PhantomData;
 use x86_arch::RamPage;
 
 type Done = Result<(), Fault>;
@@ -68,8 +69,8 @@ pub mod source {
     pub struct Register;
     /// `op.imm`.
     pub struct Immediate;
-    /// The memory operand.
-    pub struct Memory;
+    /// The memory operand, its address in this form.
+    pub struct Memory<F>(PhantomData<F>);
 
     impl Source for Register {
         #[inline(always)]
@@ -89,24 +90,41 @@ pub mod source {
             Ok(W::cut(op.imm))
         }
     }
-    impl Source for Memory {
+    impl<F: Form> Source for Memory<F> {
         #[inline(always)]
         fn get<P: RamPage + 'static, W: Width>(
             cpu: &mut Cpu<'_, P>,
             op: &Op<P>,
         ) -> Result<W, Fault> {
-            cpu.load_in(address(cpu, op), op.flags & STACK != 0)
+            cpu.load_in(F::address(cpu, op), op.flags & STACK != 0)
         }
     }
 }
 use source::Source;
 
-#[inline(always)]
-fn address<P: RamPage + 'static>(cpu: &Cpu<'_, P>, op: &Op<P>) -> u64 {
-    cpu.reg(op.base)
-        .wrapping_add(cpu.reg(op.index) << (op.scale & 3))
-        .wrapping_add(op.disp)
-        .wrapping_add(cpu.reg(op.seg))
+/// How a memory operand's address is put together.
+pub trait Form {
+    fn address<P: RamPage + 'static>(cpu: &Cpu<'_, P>, op: &Op<P>) -> u64;
+}
+/// Base and displacement, no segment base: most addresses.
+pub struct Base;
+/// Base, scaled index, displacement and segment base.
+pub struct Full;
+
+impl Form for Base {
+    #[inline(always)]
+    fn address<P: RamPage + 'static>(cpu: &Cpu<'_, P>, op: &Op<P>) -> u64 {
+        cpu.reg(op.base).wrapping_add(op.disp)
+    }
+}
+impl Form for Full {
+    #[inline(always)]
+    fn address<P: RamPage + 'static>(cpu: &Cpu<'_, P>, op: &Op<P>) -> u64 {
+        cpu.reg(op.base)
+            .wrapping_add(cpu.reg(op.index) << (op.scale & 3))
+            .wrapping_add(op.disp)
+            .wrapping_add(cpu.reg(op.seg))
+    }
 }
 
 pub fn binary_register<P: RamPage + 'static, O: Binary, W: Width, S: Source>(
@@ -122,12 +140,12 @@ pub fn binary_register<P: RamPage + 'static, O: Binary, W: Width, S: Source>(
     Ok(())
 }
 
-pub fn binary_memory<P: RamPage + 'static, O: Binary, W: Width, S: Source>(
+pub fn binary_memory<P: RamPage + 'static, O: Binary, W: Width, S: Source, F: Form>(
     cpu: &mut Cpu<'_, P>,
     op: &Op<P>,
 ) -> Done {
     let b: W = S::get(cpu, op)?;
-    let linear = address(cpu, op);
+    let linear = F::address(cpu, op);
     let stack = op.flags & STACK != 0;
     if O::WRITES {
         let mut f = cpu.flags;
@@ -151,12 +169,12 @@ pub fn mov_to_register<P: RamPage + 'static, W: Width, S: Source>(
     Ok(())
 }
 
-pub fn mov_to_memory<P: RamPage + 'static, W: Width, S: Source>(
+pub fn mov_to_memory<P: RamPage + 'static, W: Width, S: Source, F: Form>(
     cpu: &mut Cpu<'_, P>,
     op: &Op<P>,
 ) -> Done {
     let value: W = S::get(cpu, op)?;
-    cpu.store_in(address(cpu, op), value, op.flags & STACK != 0)
+    cpu.store_in(F::address(cpu, op), value, op.flags & STACK != 0)
 }
 
 pub fn zero_extend<P: RamPage + 'static, W: Width, S: Source>(
@@ -178,7 +196,7 @@ pub fn sign_extend<P: RamPage + 'static, W: Width, T: Width, S: Source>(
 }
 
 pub fn lea<P: RamPage + 'static, W: Width>(cpu: &mut Cpu<'_, P>, op: &Op<P>) -> Done {
-    let value = address(cpu, op);
+    let value = Full::address(cpu, op);
     cpu.set_reg(op.a, W::cut(value));
     Ok(())
 }

@@ -6,7 +6,7 @@
 
 use crate::cpu::{Mode, REG_PAGE, REG_SEG, REG_ZERO};
 use crate::exec::{block_flags, condition_of};
-use crate::hot::{self, source};
+use crate::hot::{self, Base, Full, source};
 use crate::op::{BRANCH, Handler, Op, STACK, STORES, cold};
 use crate::operand::{gpr_of, segment_of};
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
@@ -117,6 +117,12 @@ macro_rules! by_width {
     };
 }
 
+/// Whether base and displacement are the whole address.
+fn is_base<P: RamPage + 'static>(op: &Op<P>) -> bool {
+    // The bases of FS and GS alone count in 64-bit mode, the only mode whose memory operands are hot.
+    op.index == REG_ZERO && op.seg < REG_SEG + x86_arch::vmx::Seg::Fs as u8
+}
+
 fn select<P: RamPage + 'static>(
     insn: &Instruction,
     mode: Mode,
@@ -202,15 +208,27 @@ fn binary<P: RamPage + 'static, O: hot::Binary>(
         }
         (Place::Register(a), Place::Memory) => {
             op.a = a;
-            by_width!(size, binary_register, O; source::Memory)
+            if is_base(op) {
+                by_width!(size, binary_register, O; source::Memory<Base>)
+            } else {
+                by_width!(size, binary_register, O; source::Memory<Full>)
+            }
         }
         (Place::Memory, Place::Register(b)) => {
             op.b = b;
-            by_width!(size, binary_memory, O; source::Register)
+            if is_base(op) {
+                by_width!(size, binary_memory, O; source::Register, Base)
+            } else {
+                by_width!(size, binary_memory, O; source::Register, Full)
+            }
         }
         (Place::Memory, Place::Immediate(imm)) => {
             op.imm = imm;
-            by_width!(size, binary_memory, O; source::Immediate)
+            if is_base(op) {
+                by_width!(size, binary_memory, O; source::Immediate, Base)
+            } else {
+                by_width!(size, binary_memory, O; source::Immediate, Full)
+            }
         }
         _ => None,
     }
@@ -226,7 +244,10 @@ fn unary<P: RamPage + 'static, O: hot::Binary>(
             op.a = a;
             by_width!(size, binary_register, O; source::Immediate)
         }
-        Place::Memory => by_width!(size, binary_memory, O; source::Immediate),
+        Place::Memory if is_base(op) => {
+            by_width!(size, binary_memory, O; source::Immediate, Base)
+        }
+        Place::Memory => by_width!(size, binary_memory, O; source::Immediate, Full),
         Place::Immediate(_) => None,
     }
 }
@@ -248,15 +269,27 @@ fn mov<P: RamPage + 'static>(insn: &Instruction, op: &mut Op<P>) -> Option<Handl
         (Place::Register(a), Place::Memory) => {
             op.a = a;
             op.flags &= !STORES;
-            by_width!(size, mov_to_register, ; source::Memory)
+            if is_base(op) {
+                by_width!(size, mov_to_register, ; source::Memory<Base>)
+            } else {
+                by_width!(size, mov_to_register, ; source::Memory<Full>)
+            }
         }
         (Place::Memory, Place::Register(b)) => {
             op.b = b;
-            by_width!(size, mov_to_memory, ; source::Register)
+            if is_base(op) {
+                by_width!(size, mov_to_memory, ; source::Register, Base)
+            } else {
+                by_width!(size, mov_to_memory, ; source::Register, Full)
+            }
         }
         (Place::Memory, Place::Immediate(imm)) => {
             op.imm = imm;
-            by_width!(size, mov_to_memory, ; source::Immediate)
+            if is_base(op) {
+                by_width!(size, mov_to_memory, ; source::Immediate, Base)
+            } else {
+                by_width!(size, mov_to_memory, ; source::Immediate, Full)
+            }
         }
         _ => None,
     }
@@ -280,19 +313,20 @@ fn extend<P: RamPage + 'static>(insn: &Instruction, op: &mut Op<P>) -> Option<Ha
     };
     Some(match (signed, from, to, memory) {
         (false, 1, 4 | 8, false) => hot::zero_extend::<P, u8, source::Register>,
-        (false, 1, 4 | 8, true) => hot::zero_extend::<P, u8, source::Memory>,
+        (false, 1, 4 | 8, true) if is_base(op) => hot::zero_extend::<P, u8, source::Memory<Base>>,
+        (false, 1, 4 | 8, true) => hot::zero_extend::<P, u8, source::Memory<Full>>,
         (false, 2, 4 | 8, false) => hot::zero_extend::<P, u16, source::Register>,
-        (false, 2, 4 | 8, true) => hot::zero_extend::<P, u16, source::Memory>,
+        (false, 2, 4 | 8, true) => hot::zero_extend::<P, u16, source::Memory<Full>>,
         (true, 1, 4, false) => hot::sign_extend::<P, u8, u32, source::Register>,
-        (true, 1, 4, true) => hot::sign_extend::<P, u8, u32, source::Memory>,
+        (true, 1, 4, true) => hot::sign_extend::<P, u8, u32, source::Memory<Full>>,
         (true, 2, 4, false) => hot::sign_extend::<P, u16, u32, source::Register>,
-        (true, 2, 4, true) => hot::sign_extend::<P, u16, u32, source::Memory>,
+        (true, 2, 4, true) => hot::sign_extend::<P, u16, u32, source::Memory<Full>>,
         (true, 1, 8, false) => hot::sign_extend::<P, u8, u64, source::Register>,
-        (true, 1, 8, true) => hot::sign_extend::<P, u8, u64, source::Memory>,
+        (true, 1, 8, true) => hot::sign_extend::<P, u8, u64, source::Memory<Full>>,
         (true, 2, 8, false) => hot::sign_extend::<P, u16, u64, source::Register>,
-        (true, 2, 8, true) => hot::sign_extend::<P, u16, u64, source::Memory>,
+        (true, 2, 8, true) => hot::sign_extend::<P, u16, u64, source::Memory<Full>>,
         (true, 4, 8, false) => hot::sign_extend::<P, u32, u64, source::Register>,
-        (true, 4, 8, true) => hot::sign_extend::<P, u32, u64, source::Memory>,
+        (true, 4, 8, true) => hot::sign_extend::<P, u32, u64, source::Memory<Full>>,
         _ => return None,
     })
 }
@@ -337,9 +371,9 @@ fn imul<P: RamPage + 'static>(insn: &Instruction, op: &mut Op<P>) -> Option<Hand
                 })
             }
             Place::Memory => Some(if wide {
-                hot::imul_immediate::<P, u64, source::Memory>
+                hot::imul_immediate::<P, u64, source::Memory<Full>>
             } else {
-                hot::imul_immediate::<P, u32, source::Memory>
+                hot::imul_immediate::<P, u32, source::Memory<Full>>
             }),
             Place::Immediate(_) => None,
         };
@@ -354,9 +388,9 @@ fn imul<P: RamPage + 'static>(insn: &Instruction, op: &mut Op<P>) -> Option<Hand
             })
         }
         Place::Memory => Some(if wide {
-            hot::binary_register::<P, hot::Imul, u64, source::Memory>
+            hot::binary_register::<P, hot::Imul, u64, source::Memory<Full>>
         } else {
-            hot::binary_register::<P, hot::Imul, u32, source::Memory>
+            hot::binary_register::<P, hot::Imul, u32, source::Memory<Full>>
         }),
         Place::Immediate(_) => None,
     }
@@ -410,7 +444,7 @@ fn stack_and_branch<P: RamPage + 'static>(
                 op.b = b;
                 Some(hot::push::<P, source::Register>)
             }
-            _ => Some(hot::push::<P, source::Memory>),
+            _ => Some(hot::push::<P, source::Memory<Full>>),
         },
         Code::Pushq_imm8 | Code::Pushq_imm32 => {
             op.imm = insn.immediate(0);
@@ -441,14 +475,14 @@ fn stack_and_branch<P: RamPage + 'static>(
                 op.b = b;
                 Some(hot::jmp_to::<P, source::Register>)
             }
-            _ => Some(hot::jmp_to::<P, source::Memory>),
+            _ => Some(hot::jmp_to::<P, source::Memory<Full>>),
         },
         Code::Call_rm64 => match place(insn, 0)? {
             Place::Register(b) => {
                 op.b = b;
                 Some(hot::call_to::<P, source::Register>)
             }
-            _ => Some(hot::call_to::<P, source::Memory>),
+            _ => Some(hot::call_to::<P, source::Memory<Full>>),
         },
         _ => None,
     }
@@ -508,8 +542,8 @@ fn conditional<P: RamPage + 'static>(
             op.b = b;
             Some(hot::cmov::<P, u64, source::Register>)
         }
-        (Place::Memory, 4) => Some(hot::cmov::<P, u32, source::Memory>),
-        (Place::Memory, 8) => Some(hot::cmov::<P, u64, source::Memory>),
+        (Place::Memory, 4) => Some(hot::cmov::<P, u32, source::Memory<Full>>),
+        (Place::Memory, 8) => Some(hot::cmov::<P, u64, source::Memory<Full>>),
         _ => None,
     }
 }

@@ -61,9 +61,9 @@ pub struct Decoded {
 }
 
 pub struct Tlb<P> {
-    pub(crate) read: Box<[Entry<P>]>,
-    pub(crate) write: Box<[Entry<P>]>,
-    code: Box<[CodeEntry]>,
+    pub(crate) read: Box<[Entry<P>; SETS]>,
+    pub(crate) write: Box<[Entry<P>; SETS]>,
+    code: Box<[CodeEntry; SETS]>,
     physical: Box<[PhysicalEntry<P>]>,
     /// The (VPID, PCID) of each slot; `None` when unused.
     spaces: Vec<Option<(u16, u16)>>,
@@ -79,9 +79,9 @@ pub struct Tlb<P> {
 impl<P: RamPage> Default for Tlb<P> {
     fn default() -> Self {
         Tlb {
-            read: (0..SETS).map(|_| Entry::empty()).collect(),
-            write: (0..SETS).map(|_| Entry::empty()).collect(),
-            code: vec![EMPTY_CODE; SETS].into_boxed_slice(),
+            read: sets(Entry::empty),
+            write: sets(Entry::empty),
+            code: sets(|| EMPTY_CODE),
             physical: (0..GUEST_PHYSICAL_SETS).map(|_| empty_physical()).collect(),
             spaces: vec![None; SLOTS],
             current: 0,
@@ -90,6 +90,15 @@ impl<P: RamPage> Default for Tlb<P> {
             large: false,
             generation: 0,
         }
+    }
+}
+
+/// An array of fixed length, so that a set number needs no check; made on the heap.
+fn sets<T>(empty: impl Fn() -> T) -> Box<[T; SETS]> {
+    let all: Vec<T> = (0..SETS).map(|_| empty()).collect();
+    match all.try_into() {
+        Ok(array) => array,
+        Err(_) => unreachable!("the vector has that length"),
     }
 }
 
@@ -276,7 +285,7 @@ impl<P: RamPage> Tlb<P> {
                 *entry = Entry::empty();
             }
         }
-        for entry in &mut self.code {
+        for entry in self.code.iter_mut() {
             if entry.tag != u64::MAX && !keep(entry.tag, entry.size) {
                 *entry = EMPTY_CODE;
             }
