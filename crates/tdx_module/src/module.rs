@@ -51,6 +51,9 @@ pub struct Module<M: Machine> {
     pub(crate) single_step_defence: bool,
     #[cfg(debug_assertions)]
     audited_calls: AtomicU32,
+    /// Held shared by calls in progress, so that an audit finds a moment without any.
+    #[cfg(debug_assertions)]
+    gate: spin::RwLock<()>,
     /// A deliberate bug, to show that the checks find it.
     #[cfg(test)]
     pub(crate) bug: Option<crate::bug::Bug>,
@@ -84,6 +87,8 @@ impl<M: Machine> Module<M> {
             single_step_defence: false,
             #[cfg(debug_assertions)]
             audited_calls: AtomicU32::new(0),
+            #[cfg(debug_assertions)]
+            gate: spin::RwLock::new(()),
             #[cfg(test)]
             bug: None,
         }
@@ -128,6 +133,8 @@ impl<M: Machine> Module<M> {
         lp_state.busy.store(true, Ordering::Release);
         let raw = LeafWord(gprs[Gpr::Rax]);
         #[cfg(debug_assertions)]
+        let in_progress = self.gate.read();
+        #[cfg(debug_assertions)]
         let operands = [Gpr::Rcx, Gpr::Rdx, Gpr::R8].map(|reg| gprs[reg]);
         let result = match self.find(raw) {
             Ok(run) => run(&mut Call {
@@ -152,7 +159,10 @@ impl<M: Machine> Module<M> {
         };
         gprs[Gpr::Rax] = status.raw();
         #[cfg(debug_assertions)]
-        self.audit_after(raw, operands);
+        {
+            drop(in_progress);
+            self.audit_after(raw, operands);
+        }
         self.emit(Event::Seamcall {
             lp,
             leaf: HostLeaf(raw.number()),
@@ -168,9 +178,10 @@ impl<M: Machine> Module<M> {
         let of_call = operands.into_iter().find_map(|raw| self.audit_page(raw));
         assert_eq!(of_call, None, "after {}", HostLeaf(leaf.number()));
         let calls = self.audited_calls.fetch_add(1, Ordering::Relaxed);
-        let quiet = || self.lps.iter().all(|lp| !lp.busy.load(Ordering::Acquire));
-        // With one processor nobody can start a call meanwhile; more are audited by their tests when they stand still.
-        if calls % WHOLE_EVERY == WHOLE_EVERY - 1 && self.lps.len() == 1 && quiet() {
+        // Only while no call is in progress; a vCPU that runs is one.
+        if calls % WHOLE_EVERY == WHOLE_EVERY - 1
+            && let Some(_alone) = self.gate.try_write()
+        {
             let found = self.audit();
             assert!(
                 found.is_empty(),
