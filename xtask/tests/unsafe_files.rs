@@ -29,10 +29,7 @@ const ALLOWED: &[(&str, &str)] = &[
         "crates/tdx_call/tests/no_std/program.rs",
         "a program without a runtime: its entry point, exit and memory functions",
     ),
-    (
-        "crates/tdx_call_c/src/symbols.rs",
-        "symbols for C",
-    ),
+    ("crates/tdx_call_c/src/symbols.rs", "symbols for C"),
     (
         "crates/tdx_trap/src/frame.rs",
         "the signal frame is the kernel's, reached by pointers",

@@ -112,10 +112,14 @@ fn talk<O: Owner>(target: &mut TdTarget<'_, O>, stream: Stream) -> Result<Leave,
 
 /// A protocol error drops the client; a host error is the owner's.
 fn broken(error: GdbStubError<HostError, io::Error>) -> Result<Leave, ServeError> {
-    match error.into_target_error() {
-        Some(error) => Err(ServeError::Host(error)),
-        None => Ok(Leave::Dropped),
+    if error.is_target_error() {
+        if let Some(error) = error.into_target_error() {
+            return Err(ServeError::Host(error));
+        }
+        return Ok(Leave::Dropped);
     }
+    eprintln!("swtdx: gdb       the client is dropped: {error}");
+    Ok(Leave::Dropped)
 }
 
 type StopReason = MultiThreadStopReason<u64>;

@@ -4,7 +4,8 @@ use gdbstub::common::{Signal, Tid};
 use gdbstub::target::ext::base::BaseOps;
 use gdbstub::target::ext::base::multithread::{
     MultiThreadBase, MultiThreadRangeStepping, MultiThreadRangeSteppingOps, MultiThreadResume,
-    MultiThreadResumeOps, MultiThreadSingleStep, MultiThreadSingleStepOps,
+    MultiThreadResumeOps, MultiThreadSchedulerLocking, MultiThreadSchedulerLockingOps,
+    MultiThreadSingleStep, MultiThreadSingleStepOps,
 };
 use gdbstub::target::ext::base::single_register_access::{
     SingleRegisterAccess, SingleRegisterAccessOps,
@@ -498,6 +499,16 @@ impl<O: Owner> MultiThreadResume for TdTarget<'_, O> {
     }
     fn support_range_step(&mut self) -> Option<MultiThreadRangeSteppingOps<'_, Self>> {
         Some(self)
+    }
+    fn support_scheduler_locking(&mut self) -> Option<MultiThreadSchedulerLockingOps<'_, Self>> {
+        Some(self)
+    }
+}
+
+impl<O: Owner> MultiThreadSchedulerLocking for TdTarget<'_, O> {
+    /// vCPUs that were given no action stand still anyway.
+    fn set_resume_action_scheduler_lock(&mut self) -> Result<(), HostError> {
+        Ok(())
     }
 }
 

@@ -15,7 +15,10 @@ pub const COM1_IRQ: u8 = 4;
 pub fn ram(size: u64) -> Vec<Range<u64>> {
     let low = size.min(LOW_RAM_END);
     let high = FOUR_GIB..FOUR_GIB + (size - low);
-    [0..low, high].into_iter().filter(|range| !range.is_empty()).collect()
+    [0..low, high]
+        .into_iter()
+        .filter(|range| !range.is_empty())
+        .collect()
 }
 
 #[cfg(test)]

@@ -145,7 +145,8 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
         }
         let qualification = match event.vector {
             14 => self.fault_address,
-            1 => self.vcpu.regs.pending_debug & 0x600F,
+            // A VM exit caused by a debug exception leaves none pending (SDM volume 3, 28.3.4).
+            1 => std::mem::take(&mut self.vcpu.regs.pending_debug) & 0x600F,
             _ => 0,
         };
         let length = if event.has_length() { event.length } else { 0 };

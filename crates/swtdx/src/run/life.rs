@@ -1,5 +1,6 @@
 //! The stages of a TD's life, each with its line on standard error.
 
+use std::collections::VecDeque;
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -13,11 +14,12 @@ use tdx_host::{
 use tdx_platform::Platform;
 
 use super::console::Seen;
+use super::debugger;
 use super::guest::Guest;
 use super::options::Args;
 use super::post_mortem;
 use super::report::{Report, hex};
-use super::schedule::{Clockwork, GuestTsc, Running};
+use super::schedule::{Clockwork, GuestTsc, Running, State};
 use super::summary::{self, Pages, ReportSummary, Summary, TeardownSummary};
 use crate::cli::Failure;
 
@@ -73,11 +75,14 @@ impl Life<'_> {
         });
         let mut stats = RunStats::default();
         let first_tick = hardware.tsc();
-        let end = Running {
+        let states = vec![State::Ready; vcpus.len()];
+        let mut running = Running {
             host: &host,
             td: &td,
             lps: &mut lps,
             vcpus: &mut vcpus,
+            states,
+            stops: VecDeque::new(),
             board: &mut board,
             clockwork: &*hardware,
             tsc,
@@ -88,8 +93,11 @@ impl Life<'_> {
                     .unwrap_or_else(PoisonError::into_inner)
                     .panic_over
             },
-        }
-        .run();
+        };
+        let end = match args.debugging() {
+            None => running.run().map_err(dead("running the TD")),
+            Some(debugging) => debugger::run(&mut running, &debugging),
+        };
         drop(board);
         if args.debug_td
             && let Ok(end) = &end
@@ -107,7 +115,7 @@ impl Life<'_> {
             while hardware.acknowledge_interrupt(index as u32).is_some() {}
         }
         let teardown = td.destroy(&host, &mut lps, vcpus);
-        let end = end.map_err(dead("running the TD"))?;
+        let end = end?;
         let teardown = teardown.map_err(dead("taking the TD down"))?;
 
         let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,7 @@
 //! `swtdx run`: the whole life of a TD, from a module just loaded to the last page given back.
 
 mod console;
+mod debugger;
 mod guest;
 mod life;
 mod options;
@@ -31,6 +32,11 @@ use crate::cli::Failure;
 const HOST_MEMORY: u64 = 512 << 20;
 
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
+    if args.gdb.is_some() && !args.debug_td {
+        return Err(Failure::input(
+            "a production TD cannot be debugged: the module shows nobody its registers and memory; build it with --debug-td",
+        ));
+    }
     let guest = Guest::new(args)?;
     let mut config = PlatformConfig::new(1, args.cpus.into(), host_memory(args.memory.0));
     config.machine.seed = args.seed;

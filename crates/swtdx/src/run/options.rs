@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use tdx_call::backend::FaultRule;
+use tdx_debug::Address;
 use tdx_platform::Profile;
+
+use super::debugger::{Debugging, OnDrop};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -14,6 +17,7 @@ Examples:
   swtdx run --trace=calls.txt                 every SEAMCALL with its registers
   swtdx run --fault busy:TDH.MEM.TRACK@1      the first TRACK finds its lock held
   swtdx run --kernel vmlinuz --initrd initrd.cpio --append console=ttyS0 --memory 1G
+  swtdx run --debug-td --gdb :1234 --gdb-wait then in GDB: target remote :1234
   swtdx run --debug-td --kernel vmlinuz       registers and code of a vCPU that dies
 
 Limits: of TD firmware (--firmware) none is known to reach its boot manager yet; there is no PCI.
@@ -49,6 +53,15 @@ pub struct Args {
     /// Build a DEBUG TD, whose registers and memory its host may read
     #[arg(long)]
     pub debug_td: bool,
+    /// Listen for GDB: ADDRESS:PORT, :PORT (loopback) or unix:PATH; needs --debug-td
+    #[arg(long, value_name = "ADDR")]
+    pub gdb: Option<Address>,
+    /// Let the TD stand still until GDB has connected
+    #[arg(long, requires = "gdb")]
+    pub gdb_wait: bool,
+    /// What the TD does when GDB is gone without detaching
+    #[arg(long, value_name = "WHAT", requires = "gdb", value_enum, default_value_t = OnDrop::Run)]
+    pub gdb_on_drop: OnDrop,
     /// Where the guest's console goes: stdio or a file
     #[arg(long, value_name = "stdio|FILE", default_value = "stdio")]
     pub console: PathBuf,
@@ -91,6 +104,17 @@ pub struct Args {
     /// Say nothing on standard error but errors
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+impl Args {
+    /// The debugger, if one is wanted.
+    pub fn debugging(&self) -> Option<Debugging> {
+        self.gdb.clone().map(|address| Debugging {
+            address,
+            wait: self.gdb_wait,
+            on_drop: self.gdb_on_drop,
+        })
+    }
 }
 
 /// A number of bytes.

@@ -1,5 +1,6 @@
 //! Which vCPU runs when: one after the other, in slices of virtual time, so that every run is the same.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use tdx_call::{HostMemory, SeamcallLp};
@@ -10,6 +11,9 @@ use x86_arch::ExitReason;
 
 /// Host TSC ticks that a vCPU runs before the next one's turn.
 const SLICE: u64 = 100_000;
+
+/// How many stops are kept for a debugger.
+const STOPS: usize = 1000;
 
 /// The processors' clock and interrupt lines, which a real host has in hardware.
 pub trait Clockwork {
@@ -67,6 +71,15 @@ pub enum End {
         vcpu: u32,
         reason: ExitReason,
     },
+    /// A vCPU of a DEBUG TD stopped for its debugger.
+    Debug {
+        vcpu: u32,
+        reason: ExitReason,
+        qualification: u64,
+        interruption: u64,
+    },
+    /// The debugger's user ended it.
+    Killed,
     /// The console said that the guest's kernel panicked.
     Panicked,
     /// Every vCPU sleeps and nothing will wake one.
@@ -81,17 +94,22 @@ impl End {
             End::TripleFault { vcpu }
             | End::MemoryFault { vcpu, .. }
             | End::Dead { vcpu, .. }
+            | End::Debug { vcpu, .. }
             | End::Unexpected { vcpu, .. } => Some(vcpu as usize),
             End::Hang | End::Timeout | End::Panicked => Some(0),
-            End::PoweredOff | End::Reset | End::FatalError(_) => None,
+            End::PoweredOff | End::Reset | End::Killed | End::FatalError(_) => None,
         }
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
+/// What a vCPU does between two of its turns.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum State {
+    #[default]
     Ready,
-    Halted { blocked: bool },
+    Halted {
+        blocked: bool,
+    },
 }
 
 /// Everything that a running TD is made of.
@@ -100,11 +118,15 @@ pub struct Running<'a, M, L, C> {
     pub td: &'a Td,
     pub lps: &'a mut [Lp<L>],
     pub vcpus: &'a mut [Vcpu],
+    /// As many as there are vCPUs.
+    pub states: Vec<State>,
     pub board: &'a mut Board,
     pub clockwork: &'a C,
     pub tsc: GuestTsc,
     pub stats: &'a mut RunStats,
     pub until: Option<Instant>,
+    /// The last stops, oldest first: vCPU and what it was, for a debugger.
+    pub stops: VecDeque<(usize, String)>,
     /// Whether the guest has said its last word.
     pub over: &'a dyn Fn() -> bool,
 }
@@ -112,33 +134,43 @@ pub struct Running<'a, M, L, C> {
 impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Running<'_, M, L, C> {
     /// Runs the vCPUs in turn until the TD's life ends.
     pub fn run(&mut self) -> Result<End, HostError> {
-        let mut states = vec![State::Ready; self.vcpus.len()];
         loop {
-            let mut slept = true;
-            for (index, state) in states.iter_mut().enumerate() {
-                self.deliver()?;
-                if let State::Halted { blocked } = *state {
-                    if blocked || !self.wakes(index)? {
-                        continue;
-                    }
-                    *state = State::Ready;
-                }
-                slept = false;
-                match self.turn(index)? {
-                    Ok(next) => *state = next,
-                    Err(end) => return Ok(end),
-                }
-                if (self.over)() {
-                    return Ok(End::Panicked);
-                }
-                if self.until.is_some_and(|until| Instant::now() >= until) {
-                    return Ok(End::Timeout);
-                }
-            }
-            if slept && !self.sleep()? {
-                return Ok(End::Hang);
+            if let Some(end) = self.round(None)? {
+                return Ok(end);
             }
         }
+    }
+
+    /// One slice of every vCPU, or of `only` one; the TD's end if it came.
+    pub fn round(&mut self, only: Option<usize>) -> Result<Option<End>, HostError> {
+        let mut slept = true;
+        for index in 0..self.vcpus.len() {
+            if only.is_some_and(|only| only != index) {
+                continue;
+            }
+            self.deliver()?;
+            if let State::Halted { blocked } = self.states[index] {
+                if blocked || !self.wakes(index)? {
+                    continue;
+                }
+                self.states[index] = State::Ready;
+            }
+            slept = false;
+            match self.turn(index)? {
+                Ok(next) => self.states[index] = next,
+                Err(end) => return Ok(Some(end)),
+            }
+            if (self.over)() {
+                return Ok(Some(End::Panicked));
+            }
+            if self.until.is_some_and(|until| Instant::now() >= until) {
+                return Ok(Some(End::Timeout));
+            }
+        }
+        if slept && !self.sleep()? {
+            return Ok(Some(End::Hang));
+        }
+        Ok(None)
     }
 
     /// One slice of one vCPU.
@@ -159,6 +191,12 @@ impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Running<'_, M, L, C> {
             stats: self.stats,
         }
         .run(vcpu)?;
+        if self.td.config().is_debug() {
+            if self.stops.len() == STOPS {
+                self.stops.pop_front();
+            }
+            self.stops.push_back((index, format!("{stop:?}")));
+        }
         Ok(match stop {
             Stop::Interrupted { .. } => Ok(State::Ready),
             Stop::Halted { blocked } => Ok(State::Halted { blocked }),
@@ -177,9 +215,15 @@ impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Running<'_, M, L, C> {
                 vcpu: number,
                 rax: words.rax.raw(),
             }),
-            Stop::Debug { reason, .. } => Err(End::Unexpected {
+            Stop::Debug {
+                reason,
+                qualification,
+                interruption,
+            } => Err(End::Debug {
                 vcpu: number,
                 reason,
+                qualification,
+                interruption,
             }),
             Stop::Unexpected { words } => Err(End::Unexpected {
                 vcpu: number,
@@ -219,7 +263,7 @@ impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Running<'_, M, L, C> {
     }
 
     /// The processor that a vCPU runs on; it stays there.
-    fn lp_of(&self, index: usize) -> usize {
+    pub fn lp_of(&self, index: usize) -> usize {
         let associated = self.vcpus[index].associated_lp();
         associated.unwrap_or(index % self.lps.len())
     }

@@ -153,6 +153,12 @@ pub fn tdvmcalls(stats: &RunStats) -> BTreeMap<String, u64> {
         .collect()
 }
 
+/// An end in words, for a debugger's user.
+pub fn words(end: &End) -> String {
+    let (name, _, why) = verdict(end, &Seen::default(), None);
+    why.unwrap_or_else(|| name.to_owned())
+}
+
 /// How an end is called, its exit status, and what is to be said about it.
 pub fn verdict(end: &End, seen: &Seen, seconds: Option<u64>) -> (&'static str, u8, Option<String>) {
     let last = || {
@@ -214,6 +220,15 @@ pub fn verdict(end: &End, seen: &Seen, seconds: Option<u64>) -> (&'static str, u
                 last()
             )),
         ),
+        End::Debug { vcpu, reason, .. } => (
+            "debug stop",
+            70,
+            Some(format!(
+                "vCPU {vcpu} stopped for a debugger ({reason}), and none is there{}",
+                last()
+            )),
+        ),
+        End::Killed => ("killed", 0, Some("the debugger ended the TD".to_owned())),
         End::Hang => (
             "hang",
             5,
