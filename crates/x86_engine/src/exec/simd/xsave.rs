@@ -113,6 +113,8 @@ fn fxsave<P: RamPage + 'static>(
 ) -> Result<(), Fault> {
     need_fxsave(cpu)?;
     let at = cpu.save_area(instruction, 512, 16, Access::Write)?;
+    // All 512 bytes must be writable, although not all are written.
+    cpu.probe_write(at.linear, 512, at.stack)?;
     let view = cpu.view(instruction);
     let fpu = &cpu.vcpu.regs.fpu;
     // Bytes 416 to 511 are the software's, and outside 64-bit mode XMM8 to XMM15 are not written.
