@@ -56,7 +56,7 @@ word! {
     ExtendedExitInfo: u32 {
         2..0 REQ_SEPT_LEVEL req_sept_level with_req_sept_level,
         5..3 ERR_SEPT_LEVEL err_sept_level with_err_sept_level,
-        /// State of the entry, as in [`crate::SeptState::arch`].
+        /// State of the entry, as in `SeptState`.
         13..6 ERR_SEPT_STATE err_sept_state with_err_sept_state,
         14..14 ERR_SEPT_IS_LEAF err_sept_is_leaf with_err_sept_is_leaf,
         21..20 VM_INDEX vm_index with_vm_index,

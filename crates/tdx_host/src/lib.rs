@@ -2,7 +2,7 @@
 //!
 //! For those who write a VMM, and for `swtdx` itself. Bring a module up ([`Host::bring_up`]), build a TD
 //! ([`Td::create`], [`Td::add_vcpu`], [`Td::init_mem_region`], [`Td::finalize`]), run it
-//! ([`Vcpu::run`] with the caller's [`Services`]), convert its memory, and take it down with every page
+//! ([`Run`] with the caller's [`Services`]), convert its memory, and take it down with every page
 //! accounted for ([`Td::destroy`]). The types answer KVM's `KVM_TDX_*` ioctls and exits one to one.
 //!
 //! It speaks to a module only through [`tdx_call::SeamcallLp`] and to memory only through

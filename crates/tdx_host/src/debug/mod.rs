@@ -2,7 +2,7 @@
 //! bitmap and the debug registers. It works on hardware as on the software platform.
 //!
 //! Registers go through a [`DebugContext`], memory through [`DebugMemory`], breakpoints through [`Breakpoints`];
-//! [`step`] prepares single steps. A production TD answers every one of them with [`DebugError::ProductionTd`].
+//! [`set_single_step`] prepares single steps. A production TD answers every one of them with [`DebugError::ProductionTd`].
 
 mod breakpoints;
 mod context;

@@ -46,9 +46,9 @@ pub struct PlatformCpuid {
 /// Why SYS.INIT or LP.INIT refuses the platform's CPUID.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PlatformRefusal {
-    /// The row's value is not what the module needs: INCORRECT_CPUID_VALUE and the registers of [`value_registers`].
+    /// The row's value is not what the module needs: INCORRECT_CPUID_VALUE and the registers of `value_registers`.
     Value(usize),
-    /// The row differs from the other processors': INCONSISTENT_CPUID_FIELD and [`same_registers`].
+    /// The row differs from the other processors': INCONSISTENT_CPUID_FIELD and `same_registers`.
     Different(usize),
     Status(Status),
     /// The module cannot go on at all.
