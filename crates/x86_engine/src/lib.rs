@@ -21,6 +21,7 @@ pub mod fault;
 pub mod flags;
 pub mod flat;
 pub mod float;
+pub mod fuzz;
 pub mod hot;
 pub mod lower;
 pub mod memory;
