@@ -74,10 +74,11 @@ impl Guest {
 fn direct(args: &Args, path: &Path) -> Result<Guest, Failure> {
     let kernel = read(path)?;
     let initrd = args.initrd.as_deref().map_or(Ok(Vec::new()), read)?;
+    let command_line = args.command_line();
     let payload = Payload {
         kernel: &kernel,
         initrd: &initrd,
-        command_line: args.append.as_deref().unwrap_or_default(),
+        command_line: &command_line,
     };
     let plan = direct_boot::plan(payload, args.memory.0, args.cpus.into())
         .map_err(|why| Failure::input(format!("{}: {why}", path.display())))?;

@@ -26,6 +26,10 @@ use crate::cli::Failure;
 /// The vector that tells a processor to look into a posted-interrupt descriptor; the host library's choice.
 const NOTIFICATION: u8 = tdx_host::POSTED_VECTOR;
 
+/// What to say when nobody told how --exec's command ended.
+const NO_STATUS: &str = "the guest powered off without saying how the command of --exec ended: \
+    it needs the initial RAM disk of `cargo xtask guests` and console=ttyS0 in --append";
+
 /// What a life is made of.
 pub struct Life<'a> {
     pub args: &'a Args,
@@ -126,6 +130,9 @@ impl Life<'_> {
             .map(|bytes| ReportSummary::new(Report(bytes), &mrtd, self.guest));
         let (name, mut exit_code, mut failure) = summary::verdict(&end, &seen, args.timeout);
         if exit_code == 0 {
+            if args.exec.is_some() && seen.command_status.is_none() {
+                (exit_code, failure) = (2, Some(NO_STATUS.to_owned()));
+            }
             if let Some(fault) = report.as_ref().and_then(ReportSummary::fault) {
                 (exit_code, failure) = (6, Some(fault.to_owned()));
             }

@@ -17,6 +17,7 @@ Examples:
   swtdx run --trace=calls.txt                 every SEAMCALL with its registers
   swtdx run --fault busy:TDH.MEM.TRACK@1      the first TRACK finds its lock held
   swtdx run --kernel vmlinuz --initrd initrd.cpio --append console=ttyS0 --memory 1G
+  swtdx run --kernel vmlinuz --initrd initrd.cpio --append console=ttyS0 --memory 1G --exec 'grep tdx /proc/cpuinfo'
   swtdx run --debug-td --gdb :1234 --gdb-wait then in GDB: target remote :1234
   swtdx run --debug-td --kernel vmlinuz       registers and code of a vCPU that dies
 
@@ -41,6 +42,9 @@ pub struct Args {
     /// Command line of the kernel
     #[arg(long, value_name = "STRING", requires = "kernel")]
     pub append: Option<String>,
+    /// Have the generated initial RAM disk run a shell command; its exit status other than 0 makes ours 2
+    #[arg(long, value_name = "CMD", requires = "kernel")]
+    pub exec: Option<String>,
     /// Run a guest that is a Rust function in swtdx, without the CPU engine
     #[arg(long, conflicts_with_all = ["firmware", "kernel"])]
     pub scripted: bool,
@@ -107,6 +111,13 @@ pub struct Args {
 }
 
 impl Args {
+    /// The kernel's command line, with the command that --exec wants run.
+    pub fn command_line(&self) -> String {
+        let given = self.append.iter().cloned();
+        let exec = self.exec.iter().map(|command| exec_word(command));
+        given.chain(exec).collect::<Vec<_>>().join(" ")
+    }
+
     /// The debugger, if one is wanted.
     pub fn debugging(&self) -> Option<Debugging> {
         self.gdb.clone().map(|address| Debugging {
@@ -115,6 +126,15 @@ impl Args {
             on_drop: self.gdb_on_drop,
         })
     }
+}
+
+/// A command as one word of a kernel command line, as the generated initial RAM disk reads it.
+fn exec_word(command: &str) -> String {
+    let letters = command.bytes().map(|byte| match byte {
+        b if b.is_ascii_alphanumeric() => char::from(b).to_string(),
+        b => format!("%{b:02x}"),
+    });
+    format!("exec={}", letters.collect::<String>())
 }
 
 /// A number of bytes.
@@ -205,6 +225,14 @@ mod tests {
         ] {
             assert!(text.parse::<Size>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_command_is_one_word_of_letters_digits_and_percent_signs() {
+        assert_eq!(
+            exec_word("ls -l a1\n\"é%\""),
+            "exec=ls%20%2dl%20a1%0a%22%c3%a9%25%22"
+        );
     }
 
     #[test]

@@ -1,0 +1,126 @@
+//! Unmodified Debian kernels boot as TDs to user space.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+/// What `cargo xtask guests` made, or nothing and a line that says so.
+fn guests(kernel: &str) -> Option<Boot> {
+    let folder = std::env::var_os("SWTDX_GUESTS").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guests"),
+        PathBuf::from,
+    );
+    let boot = Boot {
+        kernel: folder.join(kernel).join("vmlinuz"),
+        initrd: folder.join(format!("initramfs-{kernel}.cpio")),
+    };
+    for file in [&boot.kernel, &boot.initrd] {
+        if !file.is_file() {
+            println!(
+                "SKIPPED linux: {} is not there; run `cargo xtask guests`, or let SWTDX_GUESTS name the folder",
+                file.display()
+            );
+            return None;
+        }
+    }
+    Some(boot)
+}
+
+struct Boot {
+    kernel: PathBuf,
+    initrd: PathBuf,
+}
+
+/// How a boot ended.
+struct Ended {
+    status: Option<i32>,
+    console: String,
+    summary: Value,
+}
+
+impl Boot {
+    /// Starts it with the console on standard error and the summary on standard output, each into a pipe.
+    fn start(&self, args: &[&str]) -> Child {
+        Command::new(env!("CARGO_BIN_EXE_swtdx"))
+            .args(["run", "--json", "--quiet", "--memory", "1G"])
+            .args(["--append", "console=ttyS0", "--timeout", "500", "--kernel"])
+            .arg(&self.kernel)
+            .arg("--initrd")
+            .arg(&self.initrd)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts")
+    }
+}
+
+fn end(child: Child) -> Ended {
+    let output = child.wait_with_output().expect("the program ends");
+    let console = String::from_utf8_lossy(&output.stderr).into_owned();
+    let summary = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|why| panic!("no summary ({why}); standard error:\n{console}"));
+    Ended {
+        status: output.status.code(),
+        console,
+        summary,
+    }
+}
+
+/// Everything that the guest must have said and the host must have seen.
+fn is_a_linux_td(ended: &Ended, cpus: u32) {
+    let console = &ended.console;
+    assert_eq!(ended.status, Some(0), "{console}");
+    for words in [
+        "tdx: Guest detected",
+        "Memory Encryption Features active: Intel TDX",
+        "SWTDX-MARKER user space is up",
+        &format!("with {cpus} processors"),
+        "SWTDX-DONE",
+    ] {
+        assert!(
+            console.contains(words),
+            "{words:?} is missing in:\n{console}"
+        );
+    }
+    let summary = &ended.summary;
+    assert_eq!(summary["end"], "powered off");
+    let report = &summary["report"];
+    for check in ["hashes_hold", "mrtd_expected", "rtmrs_expected"] {
+        assert_eq!(report[check], true, "{check}: {report}");
+    }
+    assert_eq!(report["mrtd"], summary["mrtd"]);
+    assert_eq!(summary["teardown"]["lost_pages"], 0);
+    assert_eq!(summary["teardown"]["lost_hkids"], 0);
+}
+
+#[test]
+fn debian_6_12_boots_the_same_twice_and_its_command_succeeds() {
+    let Some(boot) = guests("linux-6.12") else {
+        return;
+    };
+    let both = [(); 2].map(|()| boot.start(&["--exec", "echo 100% \"done\" | cat"]));
+    // Both are listened to at once: neither waits for room in its pipe.
+    let both = both.map(|child| std::thread::spawn(move || end(child)));
+    let [first, second] = both.map(|boot| boot.join().expect("it ended"));
+    is_a_linux_td(&first, 1);
+    assert!(first.console.contains("\n100% done\r\n"), "what --exec ran");
+    assert!(first.console.contains("SWTDX-EXIT 0"));
+    assert_eq!(first.console, second.console);
+    let deterministic = |mut summary: Value| {
+        summary["wall_ms"] = 0.into();
+        summary
+    };
+    assert!(first.summary["instructions"].as_u64() > Some(100_000_000));
+    assert_eq!(deterministic(first.summary), deterministic(second.summary));
+}
+
+#[test]
+fn debian_7_boots_on_four_vcpus() {
+    let Some(boot) = guests("linux-7") else {
+        return;
+    };
+    is_a_linux_td(&end(boot.start(&["--cpus", "4"])), 4);
+}
