@@ -89,6 +89,7 @@ impl<M: Machine> Module<M> {
     }
 
     /// What must hold of a page that a call named, checked after the call.
+    #[cfg(debug_assertions)]
     pub(crate) fn audit_page(&self, raw: u64) -> Option<Violation> {
         let pamt = self.pamt.get()?;
         let hpa = Hpa::new(raw).page();

@@ -1,5 +1,7 @@
 //! One SEAMCALL on its way: the registers, the processor, and the right to change things.
 
+use crate::lock::Contended;
+use crate::lock_order::{Held, Lock};
 use crate::lp::LpState;
 use crate::machine::{LpId, Machine};
 use crate::module::Module;
@@ -43,6 +45,15 @@ impl<'m, M: Machine> Call<'m, M> {
     }
     pub const fn version(&self) -> u8 {
         self.leaf.version()
+    }
+    /// Counts a lock that was tried: every lock that a leaf takes goes through here ([`crate::lock_order`]).
+    #[inline]
+    pub fn hold<T>(
+        &self,
+        lock: Lock,
+        tried: Result<T, Contended>,
+    ) -> Result<Held<'m, T>, Contended> {
+        self.lp_state.order.hold(lock, tried)
     }
     /// The end of the checks: the right to change things, and the promise not to refuse any more.
     pub fn commit(&self) -> Commit {

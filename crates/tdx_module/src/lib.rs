@@ -23,6 +23,7 @@ mod key;
 pub mod kot;
 pub mod leaf;
 pub mod lock;
+pub mod lock_order;
 pub mod lp;
 mod machine;
 pub mod metadata;

@@ -3,24 +3,7 @@
 //! Four kinds, after the module's own ([`Mutex`], [`ShareEx`], [`HpLock`] and the Secure-EPT entry lock, which lives in
 //! the entry's bits: [`crate::sept::EntryGuard`]). A failed try becomes `TDX_OPERAND_BUSY` with the operand that the
 //! leaf names (spec: host-platform.md 5).
-//!
-//! # Lock order
-//!
-//! A leaf takes locks in this order and only skips; since every lock tries, a wrong order could not deadlock, but it
-//! would make two leaves refuse each other for ever:
-//!
-//! | | lock | held by |
-//! |---|---|---|
-//! | 1 | global | TDH.SYS.* |
-//! | 2 | WBT entry of a package | PHYMEM.CACHE.WB |
-//! | 3 | PAMT: 1G, 2M, then 4K, of the explicit control page (TDR, TDVPR) | most |
-//! | 4 | PAMT: the implicit TDR (4K entry only) | VP.*, RECLAIM |
-//! | 5 | OP_STATE | leaves on a built TD |
-//! | 6 | KOT | MNG.*, CACHE.WB |
-//! | 7 | TD epoch, RTMR, SERVTD bindings, migration | one leaf each |
-//! | 8 | Secure-EPT tree | MEM.* |
-//! | 9 | Secure-EPT entry | MEM.* |
-//! | 10 | PAMT of the pages a leaf changes | MEM.*, ADDCX |
+//! The order in which a call takes them is [`crate::lock_order`].
 
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicBool, Ordering};

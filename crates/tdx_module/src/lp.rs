@@ -1,5 +1,6 @@
 //! What the module keeps for each logical processor (spec: vp-enter.md 0.3).
 
+use crate::lock_order::Order;
 use crate::machine::{HostEvent, PackageId};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +19,8 @@ pub struct LpState {
     pub(crate) initialized: AtomicBool,
     /// Owned by the processor: only its own calls lock it, so a try never fails.
     pub(crate) local: Mutex<LpLocal>,
+    /// The locks that the processor's call holds.
+    pub(crate) order: Order,
 }
 
 impl LpState {

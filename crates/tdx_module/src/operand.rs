@@ -3,6 +3,7 @@
 use crate::call::{Call, Right};
 use crate::leaf::Row;
 use crate::lock::{Shared, Side};
+use crate::lock_order::{Held, Lock, Order};
 use crate::machine::Machine;
 use crate::pamt::{PageSize, PageType, PageUse, Walk, WalkError, Want};
 use crate::refusal::{Broken, BusyOn, Refusal, Stop};
@@ -35,16 +36,16 @@ pub struct Mapping {
 /// A TD held through its TDR page; holds the locks until it is dropped.
 pub enum TdrShared<'m> {
     /// Named by an operand: the whole path is locked (B2).
-    Explicit(Walk<'m>),
+    Explicit(Held<'m, Walk<'m>>),
     /// The owner of another page: only its own entry is locked (B3).
-    Implicit(Shared<'m, PageUse>),
+    Implicit(Held<'m, Shared<'m, PageUse>>),
 }
 
 /// A TD held exclusively: its plain fields may change.
-pub struct TdrExclusive<'m>(Walk<'m>);
+pub struct TdrExclusive<'m>(Held<'m, Walk<'m>>);
 
 /// A vCPU held through its TDVPR page.
-pub struct TdvprHold<'m>(Walk<'m>);
+pub struct TdvprHold<'m>(Held<'m, Walk<'m>>);
 
 // The guards below are only made after the page's type was checked, and it cannot change while they are held.
 
@@ -120,7 +121,7 @@ impl<'m, M: Machine> Call<'m, M> {
         Ok(Hpa::new(raw))
     }
     /// Locks a 4 KiB page operand that must have this use (B1).
-    pub fn page(&self, reg: Gpr, want: Want, use_: PageType) -> Result<Walk<'m>, Stop> {
+    pub fn page(&self, reg: Gpr, want: Want, use_: PageType) -> Result<Held<'m, Walk<'m>>, Stop> {
         self.page_at(self.get(reg), operand_of(reg), want, use_)
     }
     /// The same for a value that does not come straight from a register.
@@ -130,9 +131,14 @@ impl<'m, M: Machine> Call<'m, M> {
         op: OperandId,
         want: Want,
         use_: PageType,
-    ) -> Result<Walk<'m>, Stop> {
+    ) -> Result<Held<'m, Walk<'m>>, Stop> {
         let hpa = self.page_address_of(raw, op, PageSize::Size4K)?;
-        let walk = self.walk(hpa, op, want, Some(PageSize::Size4K))?;
+        // A page that is still free is one that the call adds.
+        let lock = match use_ {
+            PageType::Nda => Lock::Page,
+            _ => Lock::ControlPage,
+        };
+        let walk = self.walk(lock, hpa, op, want, Some(PageSize::Size4K))?;
         if walk.size != PageSize::Size4K || walk.page.page_type() != use_ {
             return Err(Refusal::PageUse(op).into());
         }
@@ -141,22 +147,24 @@ impl<'m, M: Machine> Call<'m, M> {
     /// Walks the PAMT, naming `op` where it fails.
     pub fn walk(
         &self,
+        lock: Lock,
         hpa: Hpa,
         op: OperandId,
         want: Want,
         size: Option<PageSize>,
-    ) -> Result<Walk<'m>, Stop> {
-        match self.module.pamt()?.walk(hpa, want, size) {
+    ) -> Result<Held<'m, Walk<'m>>, Stop> {
+        let tried = match self.module.pamt()?.walk(hpa, want, size) {
             Ok(walk) => Ok(walk),
-            Err(WalkError::OutOfRange) => Err(Refusal::NotInTdmr(op).into()),
-            Err(WalkError::Contended(why)) => Err(Refusal::Busy(op, why).into()),
-        }
+            Err(WalkError::OutOfRange) => return Err(Refusal::NotInTdmr(op).into()),
+            Err(WalkError::Contended(why)) => Err(why),
+        };
+        Ok(self.hold(lock, tried).busy(op)?)
     }
     /// Locks a free range of this size (AUG); all its 4 KiB pages must be free.
-    pub fn free_range(&self, reg: Gpr, size: PageSize) -> Result<Walk<'m>, Stop> {
+    pub fn free_range(&self, reg: Gpr, size: PageSize) -> Result<Held<'m, Walk<'m>>, Stop> {
         let op = operand_of(reg);
         let hpa = self.page_address_of(self.get(reg), op, size)?;
-        let walk = self.walk(hpa, op, Want::Exclusive, Some(size))?;
+        let walk = self.walk(Lock::Page, hpa, op, Want::Exclusive, Some(size))?;
         let free = walk.size == size
             && walk.page.page_type() == PageType::Nda
             && (size == PageSize::Size4K || self.module.pamt()?.all_free_below(hpa));
@@ -188,7 +196,7 @@ impl<'m, M: Machine> Call<'m, M> {
     }
     /// The TD that owns another page (B3).
     pub fn tdr_of(&self, owner: Hpa) -> Result<TdrShared<'m>, Stop> {
-        self.module.implicit_tdr(owner)
+        self.module.implicit_tdr(owner, &self.lp_state.order)
     }
     /// A TDVPR operand.
     pub fn tdvpr(&self, reg: Gpr, want: Want) -> Result<TdvprHold<'m>, Stop> {
@@ -215,11 +223,10 @@ impl<'m, M: Machine> Call<'m, M> {
         Ok(())
     }
     /// B4 with the OP_STATE lock shared.
-    pub fn td_state<'t>(&self, td: &'t Td, row: &Row) -> Result<Shared<'t, ()>, Refusal> {
+    pub fn td_state<'t>(&self, td: &'t Td, row: &Row) -> Result<Held<'m, Shared<'t, ()>>, Refusal> {
         self.td_has_tdcs(td)?;
-        let lock = td
-            .op_state_lock
-            .shared(Side::Host)
+        let lock = self
+            .hold(Lock::OpState, td.op_state_lock.shared(Side::Host))
             .busy(OperandId::OP_STATE)?;
         self.op_state_allowed(td, row)?;
         Ok(lock)
@@ -331,15 +338,15 @@ impl<'m, M: Machine> Call<'m, M> {
         status.with_operand(OperandId::RCX).into()
     }
     /// Locks the entry of a page that the Secure EPT names, and nothing above it.
-    pub fn mapped_page(&self, hpa: Hpa, size: PageSize) -> Result<Walk<'m>, Stop> {
-        let walk = self.module.pamt()?.lock_alone(hpa, size);
-        match walk {
+    pub fn mapped_page(&self, hpa: Hpa, size: PageSize) -> Result<Held<'m, Walk<'m>>, Stop> {
+        let tried = match self.module.pamt()?.lock_alone(hpa, size) {
             Ok(walk) => Ok(walk),
-            Err(WalkError::Contended(why)) => Err(Refusal::Busy(OperandId::RCX, why).into()),
+            Err(WalkError::Contended(why)) => Err(why),
             Err(WalkError::OutOfRange) => {
-                Err(Broken("a Secure-EPT entry names a page in no TDMR").into())
+                return Err(Broken("a Secure-EPT entry names a page in no TDMR").into());
             }
-        }
+        };
+        Ok(self.hold(Lock::Page, tried).busy(OperandId::RCX)?)
     }
     /// While the TD runs, what is changed must be blocked and no TLB may hold it (spec: host-memory.md 5).
     pub fn blocked_and_tracked(
@@ -371,9 +378,10 @@ impl<'m, M: Machine> Call<'m, M> {
             .write_direct(KeyedHpa::new(page, hkid), &[0; 4096]);
     }
     /// Locks the entry; a lost try shows it.
-    pub fn lock_entry(&mut self, slot: &Slot) -> Result<EntryGuard, Refusal> {
+    pub fn lock_entry(&mut self, slot: &Slot) -> Result<Held<'m, EntryGuard>, Refusal> {
         let before = slot.entry();
-        slot.lock(Side::Host).map_err(|why| {
+        let tried = self.hold(Lock::SeptEntry, slot.lock(Side::Host));
+        tried.map_err(|why| {
             self.show(before.details(slot.level));
             Refusal::Busy(OperandId::RCX, why)
         })
@@ -406,13 +414,15 @@ impl<'m, M: Machine> Call<'m, M> {
 
 impl<M: Machine> crate::Module<M> {
     /// The TD that owns another page (B3): its entry alone is locked, shared.
-    pub fn implicit_tdr(&self, owner: Hpa) -> Result<TdrShared<'_>, Stop> {
+    pub fn implicit_tdr<'m>(&'m self, owner: Hpa, order: &'m Order) -> Result<TdrShared<'m>, Stop> {
         let entry = self
             .pamt()?
             .entry(owner)
             .ok_or(Broken("a page's owner is not in any TDMR"))?;
-        let page = entry.lock().shared(Side::Host).busy(OperandId::TDR)?;
-        match &*page {
+        let page = order
+            .hold(Lock::ImplicitTdr, entry.lock().shared(Side::Host))
+            .busy(OperandId::TDR)?;
+        match &**page {
             PageUse::Tdr(_) => Ok(TdrShared::Implicit(page)),
             _ => Err(Broken("a page's owner is no TDR").into()),
         }

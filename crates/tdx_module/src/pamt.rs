@@ -406,7 +406,7 @@ impl Promotion<'_> {
         })
     }
     /// 512 pages become one.
-    pub fn merge(mut self, commit: &Commit) {
+    pub fn merge(&mut self, commit: &Commit) {
         let owner = self.children().next().map_or(Hpa::new(0), PamtEntry::owner);
         for child in self.children() {
             set_use(child, PageUse::Free);
@@ -418,7 +418,7 @@ impl Promotion<'_> {
         }
     }
     /// One page becomes 512, with epoch 0.
-    pub fn split(mut self, commit: &Commit) {
+    pub fn split(&mut self, commit: &Commit) {
         let owner = self.entry.owner();
         for child in self.children() {
             set_use(child, PageUse::Regular);

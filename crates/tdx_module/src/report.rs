@@ -3,6 +3,8 @@
 //! Real hardware keeps the MAC key in the CPU. Here it is the machine's ([`Machine::report_key`]): reports verify on
 //! the machine that made them, and no quoting enclave of Intel's will take one.
 
+use crate::lock::Side;
+use crate::lock_order::{Lock, Order};
 use crate::machine::Machine;
 use crate::module::Module;
 use crate::profile::Profile;
@@ -62,6 +64,7 @@ pub fn td_report<M: Machine>(
     td: &Td,
     rtmr: &Rtmrs,
     data: &[u8; 64],
+    order: &Order,
 ) -> [u8; TD_REPORT] {
     let mut report = [0; TD_REPORT];
     let (mac_struct, rest) = report.split_at_mut(TEE_TCB_INFO);
@@ -69,7 +72,7 @@ pub fn td_report<M: Machine>(
     fill_tcb(tcb, module.profile());
     info.copy_from_slice(&td_info(td, rtmr));
     mac_struct[0] = 0x81;
-    mac_struct[2] = servtd_bound(td) as u8;
+    mac_struct[2] = servtd_bound(td, order) as u8;
     mac_struct[16..32].copy_from_slice(&CPUSVN);
     mac_struct[32..80].copy_from_slice(&Sha384::digest(&tcb[..TEE_TCB_INFO_HASHED]));
     mac_struct[80..128].copy_from_slice(&Sha384::digest(&*info));
@@ -91,8 +94,8 @@ pub fn verify<M: Machine + ?Sized>(machine: &M, mac_struct: &[u8; REPORT_MAC_STR
     }
 }
 
-fn servtd_bound(td: &Td) -> bool {
-    let binding = td.servtd.shared(crate::lock::Side::Guest);
+fn servtd_bound(td: &Td, order: &Order) -> bool {
+    let binding = order.hold(Lock::ServtdBindings, td.servtd.shared(Side::Guest));
     binding.is_ok_and(|binding| binding.state != crate::servtd::BindState::NotBound)
 }
 

@@ -7,6 +7,7 @@
 use crate::Profile;
 use crate::leaf::ROWS;
 use crate::lock::Side;
+use crate::lock_order::Order;
 use crate::operand::TdrShared;
 use crate::sept::{SeptEntry, SeptState, WalkEnd};
 use crate::state::OpState;
@@ -24,6 +25,8 @@ struct Scene {
     td: TestTd,
     tdvpr: u64,
     free: u64,
+    /// What the scene itself holds.
+    order: Order,
 }
 
 /// The guest page that MEM.* leaves are tried on.
@@ -43,10 +46,15 @@ impl Scene {
             td,
             tdvpr,
             free,
+            order: Order::default(),
         }
     }
     fn tdr(&self) -> TdrShared<'_> {
-        match self.world.module.implicit_tdr(Hpa::new(self.td.tdr)) {
+        match self
+            .world
+            .module
+            .implicit_tdr(Hpa::new(self.td.tdr), &self.order)
+        {
             Ok(td) => td,
             Err(_) => panic!("the scene's TD"),
         }

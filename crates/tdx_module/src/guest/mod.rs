@@ -29,6 +29,7 @@ pub use td_exit::{AsyncExit, TdExit, extended};
 
 use crate::call::Sticky;
 use crate::event::Event;
+use crate::lock_order::Order;
 use crate::lp::LpLocal;
 use crate::machine::{LpId, Machine};
 use crate::module::Module;
@@ -84,6 +85,8 @@ pub struct Guest<'a, M: Machine> {
     pub vp: &'a Vp,
     pub data: &'a mut VpData,
     pub local: &'a mut LpLocal,
+    /// The locks that the entering call holds; those of guest leaves come after them.
+    pub order: &'a Order,
     /// What happens inside a TD is past every check of the call that entered it.
     pub right: Sticky,
 }

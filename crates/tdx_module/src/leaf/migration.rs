@@ -7,6 +7,7 @@
 use super::{LeafResult, Row};
 use crate::call::Call;
 use crate::lock::Side;
+use crate::lock_order::Lock;
 use crate::machine::Machine;
 use crate::pamt::Want;
 use crate::refusal::{Broken, BusyOn, Refusal, Stop};
@@ -44,9 +45,8 @@ pub fn session<M: Machine>(
         Locks::OpStateExclusive => {
             let td = call.tdr_shared_at(tdr.0, tdr.1)?;
             call.td_has_tdcs(&td)?;
-            let _lock = td
-                .op_state_lock
-                .exclusive(Side::Host)
+            let _lock = call
+                .hold(Lock::OpState, td.op_state_lock.exclusive(Side::Host))
                 .busy(OperandId::OP_STATE)?;
             call.op_state_allowed(&td, row)?;
         }

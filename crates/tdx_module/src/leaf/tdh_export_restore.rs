@@ -4,6 +4,7 @@
 
 use super::Row;
 use crate::call::{Call, LeafResult};
+use crate::lock_order::Lock;
 use crate::machine::Machine;
 use crate::refusal::{Broken, BusyOn, Refusal};
 use crate::sept::WalkEnd;
@@ -32,7 +33,7 @@ const INVALID: u64 = 15;
 pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     let td = call.tdr_shared(Gpr::Rdx)?;
     let _op_state = call.td_state(&td, &ROW)?;
-    let _tree = td.sept.lock.shared().busy(OperandId::SEPT_TREE)?;
+    let _tree = call.hold(Lock::SeptTree, td.sept.lock.shared()).busy(OperandId::SEPT_TREE)?;
     let info = call.get(Gpr::Rcx);
     let (first, last) = (info >> 3 & 0x1FF, info >> 55);
     if info & (0b111 | 0b111 << 52) != 0 || first > last {

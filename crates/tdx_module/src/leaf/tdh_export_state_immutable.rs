@@ -3,6 +3,7 @@
 use super::Row;
 use super::migration::{NO_KEY, NO_STREAM_TO_RESUME, mbmd_buffer, stream_0};
 use crate::call::{Call, LeafResult};
+use crate::lock_order::Lock;
 use crate::lock::Side;
 use crate::machine::Machine;
 use crate::refusal::{BusyOn, Refusal};
@@ -26,9 +27,9 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     call.set(Gpr::Rdx, 0);
     let td = call.tdr_shared(Gpr::Rcx)?;
     call.td_has_tdcs(&td)?;
-    let _op_state = td.op_state_lock.exclusive(Side::Host).busy(OperandId::OP_STATE)?;
+    let _op_state = call.hold(Lock::OpState, td.op_state_lock.exclusive(Side::Host)).busy(OperandId::OP_STATE)?;
     call.op_state_allowed(&td, &ROW)?;
-    let _migration = td.migration.lock.exclusive().busy(OperandId::MIG)?;
+    let _migration = call.hold(Lock::Migration, td.migration.lock.exclusive()).busy(OperandId::MIG)?;
     if td.config.attributes & attributes::MIGRATABLE == 0 {
         return Err(Status::TD_NOT_MIGRATABLE.into());
     }

@@ -3,6 +3,7 @@
 use super::Row;
 use crate::bug::Bug;
 use crate::call::{Call, LeafResult};
+use crate::lock_order::Lock;
 use crate::machine::Machine;
 use crate::pamt::{PageType, PageUse, Want};
 use crate::refusal::BusyOn;
@@ -28,7 +29,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     let at = call.mapping(mapping, 0, 0)?;
     call.private_gpa(&td, at.gpa)?;
     let slot = call.sept_walk(&td, at)?;
-    let entry = slot.lock(crate::lock::Side::Host).busy(OperandId::RCX)?;
+    let entry = call.hold(Lock::SeptEntry, slot.lock(crate::lock::Side::Host)).busy(OperandId::RCX)?;
     call.entry_state(&entry, STATES)?;
     let source = call.shared_hpa(Gpr::R9, 4096)?;
     let mut page = call.page(Gpr::R8, Want::Exclusive, PageType::Nda)?;

@@ -3,6 +3,7 @@
 use super::Row;
 use super::tdh_mem_sept_add::{PAGES, Pages};
 use crate::call::{Call, LeafResult};
+use crate::lock_order::Lock;
 use crate::machine::Machine;
 use crate::operand::operand_of;
 use crate::pamt::{PageSize, PageType, PageUse, WalkError, Want};
@@ -40,7 +41,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     let _op_state = call.td_state(&td, &ROW)?;
     let at = call.mapping(mapping, 1, 2)?;
     call.private_gpa(&td, at.gpa)?;
-    let _tree = td.sept.lock.shared().busy(OperandId::SEPT_TREE)?;
+    let _tree = call.hold(Lock::SeptTree, td.sept.lock.shared()).busy(OperandId::SEPT_TREE)?;
     let slot = call.sept_walk(&td, at)?;
     let entry = call.lock_entry(&slot)?;
     let state = call.entry_state(&entry, STATES)?;
@@ -83,13 +84,15 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
         return restart(call, mapping, tdr);
     }
     let range = match pamt.promote(large, size) {
-        Ok(range) => range,
-        Err(WalkError::Contended(why)) => return Err(Refusal::Busy(OperandId::RCX, why).into()),
+        Ok(range) => Ok(range),
+        Err(WalkError::Contended(why)) => Err(why),
         Err(WalkError::OutOfRange) => return Err(missing.into()),
     };
+    let mut range = call.hold(Lock::Page, range).busy(OperandId::RCX)?;
 
     let commit = call.commit();
     range.split(&commit);
+    drop(range);
     let step = size.bytes() / 512;
     let plain = before.with_hpa(large).unblocked();
     call.clear_control_page(table, td.hkid);

@@ -3,6 +3,7 @@
 use super::Row;
 use super::tdh_mem_sept_remove::L2_PAGES;
 use crate::call::{Call, LeafResult};
+use crate::lock_order::Lock;
 use crate::lock::Side;
 use crate::machine::Machine;
 use crate::pamt::{PageSize, WalkError};
@@ -39,7 +40,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     let _op_state = call.td_state(&td, &ROW)?;
     let at = call.mapping(mapping, 1, 2)?;
     call.private_gpa(&td, at.gpa)?;
-    let _tree = td.sept.lock.shared().busy(OperandId::SEPT_TREE)?;
+    let _tree = call.hold(Lock::SeptTree, td.sept.lock.shared()).busy(OperandId::SEPT_TREE)?;
     let slot = call.sept_walk(&td, at)?;
     let entry = call.lock_entry(&slot)?;
     call.entry_state(&entry, STATES)?;
@@ -53,7 +54,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     let mut conditions = Ok(());
     for i in 0..512 {
         let child = Slot::of(table.clone(), i, at.level - 1);
-        children.push(child.lock(Side::Host).busy(OperandId::RCX)?);
+        children.push(call.hold(Lock::SeptEntry, child.lock(Side::Host)).busy(OperandId::RCX)?);
     }
     // The large entry takes child 0's value; an accept counter is not part of it.
     let first = match children[0].entry() {
@@ -96,13 +97,15 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
         return restart(call, mapping, tdr);
     }
     let range = match call.module.pamt()?.promote(first.page(at.level - 1), size) {
-        Ok(range) => range,
-        Err(WalkError::Contended(why)) => return Err(Refusal::Busy(OperandId::RCX, why).into()),
+        Ok(range) => Ok(range),
+        Err(WalkError::Contended(why)) => Err(why),
         Err(WalkError::OutOfRange) => return Err(missing.into()),
     };
+    let mut range = call.hold(Lock::Page, range).busy(OperandId::RCX)?;
 
     let commit = call.commit();
     range.merge(&commit);
+    drop(range);
     drop(children);
     entry.write(&commit, first);
     for (vm, parent, hpa, mut page, large) in l2 {

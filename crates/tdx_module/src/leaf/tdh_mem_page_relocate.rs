@@ -2,6 +2,7 @@
 
 use super::Row;
 use crate::call::{Call, LeafResult};
+use crate::lock_order::Lock;
 use crate::machine::Machine;
 use crate::pamt::{PageSize, PageType, PageUse, Want};
 use crate::refusal::{Broken, BusyOn, Refusal};
@@ -32,7 +33,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     let _op_state = call.td_state(&td, &ROW)?;
     let at = call.mapping(mapping, 0, 0)?;
     call.private_gpa(&td, at.gpa)?;
-    let _tree = td.sept.lock.shared().busy(OperandId::SEPT_TREE)?;
+    let _tree = call.hold(Lock::SeptTree, td.sept.lock.shared()).busy(OperandId::SEPT_TREE)?;
     let slot = call.sept_walk(&td, at)?;
     let entry = call.lock_entry(&slot)?;
     let state = call.entry_state(&entry, STATES)?;

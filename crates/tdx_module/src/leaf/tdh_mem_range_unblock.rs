@@ -2,6 +2,7 @@
 
 use super::Row;
 use crate::call::{Call, LeafResult};
+use crate::lock_order::Lock;
 use crate::machine::Machine;
 use crate::pamt::PageSize;
 use crate::refusal::{Broken, BusyOn};
@@ -30,7 +31,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     let _op_state = call.td_state(&td, &ROW)?;
     let at = call.mapping(mapping, 0, td.sept.root_level())?;
     call.private_gpa(&td, at.gpa)?;
-    let _tree = td.sept.lock.exclusive().busy(OperandId::SEPT_TREE)?;
+    let _tree = call.hold(Lock::SeptTree, td.sept.lock.exclusive()).busy(OperandId::SEPT_TREE)?;
     let slot = call.sept_walk(&td, at)?;
     let entry = call.lock_entry(&slot)?;
     let state = call.entry_state(&entry, STATES)?;

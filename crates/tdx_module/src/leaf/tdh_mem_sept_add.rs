@@ -2,6 +2,8 @@
 
 use super::Row;
 use crate::call::{Call, LeafResult};
+use crate::lock_order::Held;
+use crate::lock_order::Lock;
 use crate::machine::Machine;
 use crate::operand::{Mapping, operand_of};
 use crate::pamt::{PageType, PageUse, Walk, Want};
@@ -60,7 +62,7 @@ fn add<M: Machine>(
     let _op_state = call.td_state(&td, &ROW)?;
     let at = call.mapping(mapping, 1, td.sept.root_level())?;
     call.private_gpa(&td, at.gpa)?;
-    let _tree = td.sept.lock.shared().busy(OperandId::SEPT_TREE)?;
+    let _tree = call.hold(Lock::SeptTree, td.sept.lock.shared()).busy(OperandId::SEPT_TREE)?;
     let slot = call.sept_walk(&td, at)?;
     let entry = call.lock_entry(&slot)?;
     let state = call.entry_state(&entry, STATES)?;
@@ -134,7 +136,7 @@ fn lock_l1<'m, M: Machine>(
     entry: &EntryGuard,
     state: SeptState,
     allow_existing: bool,
-) -> Result<Option<Walk<'m>>, Stop> {
+) -> Result<Option<Held<'m, Walk<'m>>>, Stop> {
     let free = state == SeptState::Free;
     if !pages.is_given(0) {
         if call.version() == 0 {
@@ -157,7 +159,7 @@ fn lock_l1<'m, M: Machine>(
 }
 
 /// A locked L2 page and the entry that will name it.
-type L2Page<'m> = Option<(Walk<'m>, Slot)>;
+type L2Page<'m> = Option<(Held<'m, Walk<'m>>, Slot)>;
 
 fn lock_l2<'m, M: Machine>(
     call: &mut Call<'m, M>,

@@ -2,6 +2,7 @@
 
 use super::Row;
 use crate::call::{Call, LeafResult};
+use crate::lock_order::Lock;
 use crate::machine::Machine;
 use crate::refusal::BusyOn;
 use crate::state::OpStates;
@@ -17,7 +18,7 @@ pub const ROW: Row = Row {
 pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     let td = call.tdr_shared(Gpr::Rcx)?;
     let _op_state = call.td_state(&td, &ROW)?;
-    let _epoch = td.epoch.lock.exclusive().busy(OperandId::TD_EPOCH)?;
+    let _epoch = call.hold(Lock::Epoch, td.epoch.lock.exclusive()).busy(OperandId::TD_EPOCH)?;
     if td.epoch.in_previous() != 0 {
         return Err(Status::PREVIOUS_TLB_EPOCH_BUSY.into());
     }

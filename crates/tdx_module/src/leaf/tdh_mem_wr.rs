@@ -2,6 +2,7 @@
 
 use super::Row;
 use crate::call::{Call, LeafResult};
+use crate::lock_order::Lock;
 use crate::machine::Machine;
 use crate::refusal::{Broken, BusyOn, Refusal};
 use crate::sept::{SeptState, SeptStates};
@@ -30,7 +31,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     if !gpa.is_aligned(8) {
         return Err(Refusal::Invalid(OperandId::RCX).into());
     }
-    let _tree = td.sept.lock.shared().busy(OperandId::SEPT_TREE)?;
+    let _tree = call.hold(Lock::SeptTree, td.sept.lock.shared()).busy(OperandId::SEPT_TREE)?;
     call.private_gpa(&td, gpa)?;
     let slot = call.accessible_leaf(&td, gpa)?;
     let entry = call.lock_entry(&slot)?;

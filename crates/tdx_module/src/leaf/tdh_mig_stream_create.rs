@@ -2,6 +2,7 @@
 
 use super::Row;
 use crate::call::{Call, LeafResult};
+use crate::lock_order::Lock;
 use crate::lock::Side;
 use crate::machine::Machine;
 use crate::pamt::{PageType, PageUse, Want};
@@ -22,9 +23,9 @@ const MAX_STREAMS: usize = 512;
 pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     let td = call.tdr_shared(Gpr::Rdx)?;
     call.td_has_tdcs(&td)?;
-    let _op_state = td.op_state_lock.exclusive(Side::Host).busy(OperandId::OP_STATE)?;
+    let _op_state = call.hold(Lock::OpState, td.op_state_lock.exclusive(Side::Host)).busy(OperandId::OP_STATE)?;
     call.op_state_allowed(&td, &ROW)?;
-    let _migration = td.migration.lock.exclusive().busy(OperandId::MIG)?;
+    let _migration = call.hold(Lock::Migration, td.migration.lock.exclusive()).busy(OperandId::MIG)?;
     let mut streams = td.migration.streams.lock();
     if streams.len() >= MAX_STREAMS {
         return Err(Status::MAX_MIGS_NUM_EXCEEDED.into());

@@ -3,6 +3,7 @@
 use super::Row;
 use crate::bug::Bug;
 use crate::call::{Call, LeafResult};
+use crate::lock_order::Lock;
 use crate::key::random_256;
 use crate::kot::HkidState;
 use crate::machine::Machine;
@@ -27,7 +28,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     let hkid = Hkid(hkid as u16);
     let mut page = call.page(Gpr::Rcx, Want::Exclusive, PageType::Nda)?;
     let tdr = Hpa::new(call.get(Gpr::Rcx));
-    let mut kot = module.kot.exclusive().busy(OperandId::KOT)?;
+    let mut kot = call.hold(Lock::Kot, module.kot.exclusive()).busy(OperandId::KOT)?;
     if kot.state(hkid) != HkidState::Free {
         return Err(Status::HKID_NOT_FREE.into());
     }

@@ -2,6 +2,7 @@
 
 use super::Row;
 use crate::call::{Call, LeafResult};
+use crate::lock_order::Lock;
 use crate::kot::HkidState;
 use crate::machine::Machine;
 use crate::refusal::BusyOn;
@@ -19,7 +20,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     if td.life_cycle != LifeCycle::Blocked {
         return Err(Status::LIFECYCLE_STATE_INCORRECT.into());
     }
-    let mut kot = call.module.kot.exclusive().busy(OperandId::KOT)?;
+    let mut kot = call.hold(Lock::Kot, call.module.kot.exclusive()).busy(OperandId::KOT)?;
     if kot.wbinvd_bitmap(td.hkid) != 0 {
         return Err(Status::WBCACHE_NOT_COMPLETE.into());
     }

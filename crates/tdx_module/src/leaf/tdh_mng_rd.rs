@@ -34,6 +34,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
         sys: call.module.sys()?,
         tsc: call.machine().tsc(call.lp),
         accessor: Accessor::host(td.config.is_debug()),
+        order: &call.lp_state.order,
     };
     let id = match metadata::parse(raw, FieldContext::Td)? {
         Request::First if call.version() == 1 => {

@@ -2,6 +2,7 @@
 
 use super::Row;
 use crate::call::{Call, LeafResult};
+use crate::lock_order::Lock;
 use crate::kot::HkidState;
 use crate::machine::Machine;
 use crate::refusal::BusyOn;
@@ -19,7 +20,7 @@ pub const ROW: Row = Row {
 pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     let module = call.module;
     let mut td = call.tdr_exclusive(Gpr::Rcx)?;
-    let mut kot = module.kot.exclusive().busy(OperandId::KOT)?;
+    let mut kot = call.hold(Lock::Kot, module.kot.exclusive()).busy(OperandId::KOT)?;
     if !matches!(td.life_cycle, LifeCycle::KeysConfigured | LifeCycle::HkidAssigned) {
         return Err(Status::LIFECYCLE_STATE_INCORRECT.into());
     }

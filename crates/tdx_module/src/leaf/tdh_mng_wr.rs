@@ -27,6 +27,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
         sys: call.module.sys()?,
         tsc: call.machine().tsc(call.lp),
         accessor: Accessor::host(td.config.is_debug()),
+        order: &call.lp_state.order,
     };
     // The field itself is one compare-and-exchange: it either changes or refuses.
     let previous = fields.write(id, value, request)?;

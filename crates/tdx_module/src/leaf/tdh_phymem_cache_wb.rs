@@ -2,6 +2,8 @@
 
 use super::Row;
 use crate::call::{Call, LeafResult};
+use crate::lock::Contended;
+use crate::lock_order::Lock;
 use crate::kot::HkidState;
 use crate::machine::Machine;
 use crate::refusal::{BusyOn, Refusal};
@@ -24,10 +26,11 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
         return Err(Refusal::Invalid(OperandId::RCX).into());
     }
     let package = call.package()?.0;
-    let mut state = module.write_back[package as usize]
-        .try_lock()
-        .ok_or(Status::OPERAND_BUSY.with_operand(OperandId::WBCACHE))?;
-    let kot = module.kot.shared().busy(OperandId::KOT)?;
+    let state = module.write_back[package as usize].try_lock();
+    let mut state = call
+        .hold(Lock::WriteBack, state.ok_or(Contended::Busy))
+        .busy(OperandId::WBCACHE)?;
+    let kot = call.hold(Lock::Kot, module.kot.shared()).busy(OperandId::KOT)?;
     let (first, noted) = if command == START {
         let noted: alloc::vec::Vec<_> = kot.in_state(HkidState::Flushed).collect();
         if noted.is_empty() {

@@ -2,6 +2,7 @@
 
 use super::Row;
 use crate::call::{Call, LeafResult};
+use crate::lock_order::Lock;
 use crate::machine::Machine;
 use crate::pamt::{PageType, Want};
 use tdx_abi::{HostLeaf, OperandId};
@@ -17,7 +18,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     let raw = call.get(Gpr::Rcx);
     call.defaults([Gpr::Rcx, Gpr::Rdx, Gpr::R8, Gpr::R9, Gpr::R10, Gpr::R11], 0);
     let hpa = call.page_address_of(raw, OperandId::RCX, crate::pamt::PageSize::Size4K)?;
-    let page = call.walk(hpa, OperandId::RCX, Want::Shared, None)?;
+    let page = call.walk(Lock::ControlPage, hpa, OperandId::RCX, Want::Shared, None)?;
     let page_type = page.page.page_type();
     let has_epoch = matches!(page_type, PageType::Reg | PageType::Ept);
 

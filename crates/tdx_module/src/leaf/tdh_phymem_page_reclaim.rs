@@ -2,6 +2,7 @@
 
 use super::Row;
 use crate::call::{Call, LeafResult};
+use crate::lock_order::Lock;
 use crate::machine::Machine;
 use crate::pamt::{PageSize, PageType, PageUse, Want};
 use crate::refusal::Refusal;
@@ -19,7 +20,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     let raw = call.get(Gpr::Rcx);
     call.defaults([Gpr::Rcx, Gpr::Rdx, Gpr::R8, Gpr::R9, Gpr::R10, Gpr::R11], 0);
     let hpa = call.page_address_of(raw, OperandId::RCX, PageSize::Size4K)?;
-    let mut page = call.walk(hpa, OperandId::RCX, Want::Exclusive, None)?;
+    let mut page = call.walk(Lock::ControlPage, hpa, OperandId::RCX, Want::Exclusive, None)?;
     let page_type = page.page.page_type();
     if matches!(page_type, PageType::Nda | PageType::Rsvd) {
         return Err(Refusal::PageUse(OperandId::RCX).into());

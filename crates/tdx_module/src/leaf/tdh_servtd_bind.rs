@@ -2,6 +2,7 @@
 
 use super::Row;
 use crate::call::{Call, LeafResult};
+use crate::lock_order::Lock;
 use crate::lock::Side;
 use crate::machine::Machine;
 use crate::refusal::{BusyOn, Refusal};
@@ -40,9 +41,9 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     let operands = call.servtd_operands();
     call.set(Gpr::R10, 0);
     let (servtd_type, attributes) = operands?;
-    let mut binding = td.servtd.exclusive(Side::Host).busy(OperandId::SERVTD_BINDINGS)?;
+    let mut binding = call.hold(Lock::ServtdBindings, td.servtd.exclusive(Side::Host)).busy(OperandId::SERVTD_BINDINGS)?;
     let info_hash = {
-        let rtmrs = servtd.rtmr.shared(Side::Host).busy(OperandId::RTMR)?;
+        let rtmrs = call.hold(Lock::Rtmr, servtd.rtmr.shared(Side::Host)).busy(OperandId::RTMR)?;
         servtd.tee_info_hash(&rtmrs, attributes >> 32)
     };
     let mut next = Binding {
@@ -61,7 +62,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     }
 
     let commit = call.commit();
-    *binding = next;
+    **binding = next;
     // The handle: slot 0 and the target, blinded by the service TD's identity.
     call.set(Gpr::Rcx, td.tdr.raw().wrapping_add(servtd.uuid[0]));
     for (reg, word) in [Gpr::R10, Gpr::R11, Gpr::R12, Gpr::R13].into_iter().zip(td.uuid) {

@@ -2,6 +2,7 @@
 
 use super::Row;
 use crate::call::{Call, LeafResult};
+use crate::lock_order::Lock;
 use crate::lock::Side;
 use crate::machine::Machine;
 use crate::refusal::{BusyOn, Refusal};
@@ -25,7 +26,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     let _op_state = call.td_state(&td, &ROW)?;
     let KeyedHpa { hpa, hkid } = call.shared_hpa(Gpr::Rdx, 64)?;
     let (servtd_type, attributes) = call.servtd_operands()?;
-    let mut binding = td.servtd.exclusive(Side::Host).busy(OperandId::SERVTD_BINDINGS)?;
+    let mut binding = call.hold(Lock::ServtdBindings, td.servtd.exclusive(Side::Host)).busy(OperandId::SERVTD_BINDINGS)?;
     if binding.state == BindState::Bound {
         return Err(Status::SERVTD_BOUND.into());
     }
@@ -33,7 +34,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     call.read_shared(KeyedHpa::new(hpa, hkid), &mut info_hash)?;
 
     let commit = call.commit();
-    *binding = Binding {
+    **binding = Binding {
         state: BindState::PreBound,
         servtd_type,
         attributes,

@@ -2,6 +2,7 @@
 
 use super::Row;
 use crate::call::{Call, LeafResult};
+use crate::lock_order::Lock;
 use crate::kot::HkidState;
 use crate::machine::Machine;
 use crate::module::MAX_TDMRS;
@@ -21,7 +22,7 @@ pub const ROW: Row = Row {
 
 pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     let module = call.module;
-    let mut global = module.global.exclusive().map_err(|_| Refusal::SysBusy)?;
+    let mut global = call.hold(Lock::Global, module.global.exclusive()).map_err(|_| Refusal::SysBusy)?;
     if module.state.get() != SysState::SysInitDone {
         return Err(Status::SYS_CONFIG_NOT_PENDING.into());
     }
@@ -40,7 +41,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     }
     // Stays although the call may fail below.
     let sticky = call.sticky();
-    let mut kot = module.kot.exclusive().busy(OperandId::KOT)?;
+    let mut kot = call.hold(Lock::Kot, module.kot.exclusive()).busy(OperandId::KOT)?;
     kot.set(&sticky, Hkid(hkid as u16), HkidState::Reserved);
     module.global_hkid.store(hkid as u32, Ordering::Release);
     global.tdmrs.clear();

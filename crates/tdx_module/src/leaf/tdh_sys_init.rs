@@ -2,6 +2,7 @@
 
 use super::Row;
 use crate::call::{Call, LeafResult};
+use crate::lock_order::Lock;
 use crate::cpuid::{PlatformCpuid, PlatformRefusal};
 use crate::machine::Machine;
 use crate::msr::{
@@ -64,7 +65,7 @@ pub const SAMPLED_LAST: [u32; 25] = [
 pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     let attributes = call.get(Gpr::Rcx);
     call.defaults([Gpr::Rcx, Gpr::Rdx, Gpr::R8, Gpr::R9, Gpr::R10], 0);
-    let _global = call.module.global.exclusive().map_err(|_| Refusal::SysBusy)?;
+    let _global = call.hold(Lock::Global, call.module.global.exclusive()).map_err(|_| Refusal::SysBusy)?;
     if attributes != 0 {
         return Err(Refusal::Invalid(OperandId::RCX).into());
     }

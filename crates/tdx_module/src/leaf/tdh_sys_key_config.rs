@@ -2,6 +2,7 @@
 
 use super::Row;
 use crate::call::{Call, LeafResult};
+use crate::lock_order::Lock;
 use crate::key::program_key;
 use crate::machine::Machine;
 use crate::refusal::Refusal;
@@ -16,7 +17,7 @@ pub const ROW: Row = Row {
 
 pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     let module = call.module;
-    let mut global = module.global.exclusive().map_err(|_| Refusal::SysBusy)?;
+    let mut global = call.hold(Lock::Global, module.global.exclusive()).map_err(|_| Refusal::SysBusy)?;
     if module.state.get() != SysState::SysConfigDone {
         return Err(Status::SYS_KEY_CONFIG_NOT_PENDING.into());
     }

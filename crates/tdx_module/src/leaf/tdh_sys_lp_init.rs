@@ -3,6 +3,7 @@
 use super::Row;
 use super::tdh_sys_init::{SAMPLED_FIRST, SAMPLED_LAST};
 use crate::call::{Call, LeafResult};
+use crate::lock_order::Lock;
 use crate::machine::{Machine, PackageId};
 use crate::module::MAX_PACKAGES;
 use crate::msr::IA32_MISC_ENABLE;
@@ -21,7 +22,7 @@ pub const ROW: Row = Row {
 
 pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     call.defaults([Gpr::Rcx, Gpr::Rdx, Gpr::R8], 0);
-    let _global = call.module.global.shared().map_err(|_| Refusal::SysBusy)?;
+    let _global = call.hold(Lock::Global, call.module.global.shared()).map_err(|_| Refusal::SysBusy)?;
     if call.module.state.get() != SysState::SysInitDone {
         return Err(Status::SYS_LP_INIT_NOT_PENDING.into());
     }

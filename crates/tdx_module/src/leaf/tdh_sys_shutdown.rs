@@ -2,6 +2,7 @@
 
 use super::Row;
 use crate::call::{Call, LeafResult};
+use crate::lock_order::Lock;
 use crate::machine::Machine;
 use crate::refusal::Refusal;
 use crate::state::SysState;
@@ -22,7 +23,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     if call.get(Gpr::Rcx) != HANDOFF_VERSION {
         return Err(Refusal::Invalid(OperandId::RCX).into());
     }
-    let _global = module.global.exclusive().map_err(|_| Refusal::SysBusy)?;
+    let _global = call.hold(Lock::Global, module.global.exclusive()).map_err(|_| Refusal::SysBusy)?;
     // Calls that start from now on see SHUTDOWN; those that run already are counted.
     let sticky = call.sticky();
     module.state.set(&sticky, SysState::SysShutdown);

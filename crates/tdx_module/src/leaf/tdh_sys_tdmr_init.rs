@@ -2,9 +2,11 @@
 
 use super::Row;
 use crate::call::{Call, LeafResult};
+use crate::lock::Contended;
+use crate::lock_order::Lock;
 use crate::machine::Machine;
 use crate::pamt::PageSize;
-use crate::refusal::{Refusal, Stop};
+use crate::refusal::{BusyOn, Refusal, Stop};
 use tdx_abi::{HostLeaf, OperandId, Status};
 use x86_arch::Gpr;
 
@@ -23,10 +25,8 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     let invalid = Stop::from(Refusal::Invalid(OperandId::RCX));
     let pamt = call.module.pamt()?;
     let tdmr = pamt.tdmrs().iter().find(|t| t.tdmr.base == base.raw()).ok_or(invalid)?;
-    let _mutex = tdmr
-        .progress
-        .try_lock()
-        .ok_or(Stop::from(Status::OPERAND_BUSY.with_operand(OperandId::RCX)))?;
+    let mutex = tdmr.progress.try_lock().ok_or(Contended::Busy);
+    let _mutex = call.hold(Lock::Tdmr, mutex).busy(OperandId::RCX)?;
     if tdmr.initialized() >= tdmr.tdmr.end() {
         return Err(Status::TDMR_ALREADY_INITIALIZED.into());
     }

@@ -4,6 +4,7 @@
 
 use super::Row;
 use crate::call::{Call, LeafResult};
+use crate::lock_order::Lock;
 use crate::machine::Machine;
 use crate::refusal::Refusal;
 use crate::state::SysState;
@@ -17,7 +18,7 @@ pub const ROW: Row = Row {
 
 pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     let module = call.module;
-    let _global = module.global.exclusive().map_err(|_| Refusal::SysBusy)?;
+    let _global = call.hold(Lock::Global, module.global.exclusive()).map_err(|_| Refusal::SysBusy)?;
     let all = module.num_init_lps.load(Ordering::Acquire) >= module.platform.lps;
     if module.state.get() != SysState::SysInitDone || !all {
         return Err(Status::SYS_STATE_INCORRECT.into());

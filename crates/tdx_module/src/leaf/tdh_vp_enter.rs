@@ -2,6 +2,7 @@
 
 use super::Row;
 use crate::call::{Call, Commit, Done, LeafResult};
+use crate::lock_order::Lock;
 use crate::guest::{AsyncExit, Guest, TdExit, extended, inject, stepping};
 use crate::machine::Machine;
 use crate::msr::{IA32_DEBUGCTL, IA32_MISC_ENABLE, IA32_TSC_ADJUST};
@@ -102,7 +103,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
             .with_details(IA32_MISC_ENABLE)
             .into());
     }
-    let epoch = enter_epoch(&td, &mut data, |vpids| {
+    let epoch = enter_epoch(call, &td, &mut data, |vpids| {
         if !new {
             machine.invalidate_translations(lp, vpids);
         }
@@ -117,7 +118,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     // The zero-step filter takes the tree only if there is something to look up.
     let mut tree = None;
     if !data.epf_gpas.is_empty() {
-        match td.sept.lock.exclusive().busy(OperandId::SEPT_TREE) {
+        match call.hold(Lock::SeptTree, td.sept.lock.exclusive()).busy(OperandId::SEPT_TREE) {
             Ok(guard) => tree = Some(guard),
             Err(refusal) => {
                 td.epoch.leave(&call.sticky(), epoch);
@@ -167,6 +168,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
         vp: &vp,
         data: &mut data,
         local: &mut local,
+        order: &call.lp_state.order,
         right: call.sticky(),
     };
     guest.arm_nmi_window();
@@ -183,8 +185,15 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
 }
 
 /// TLB tracking (vp-enter.md 3.1): the epoch that the vCPU enters in.
-fn enter_epoch(td: &Td, data: &mut VpData, flush: impl FnOnce(&[u16])) -> Result<u64, Refusal> {
-    let _lock = td.epoch.lock.shared().busy(OperandId::TD_EPOCH)?;
+fn enter_epoch<M: Machine>(
+    call: &Call<'_, M>,
+    td: &Td,
+    data: &mut VpData,
+    flush: impl FnOnce(&[u16]),
+) -> Result<u64, Refusal> {
+    let _lock = call
+        .hold(Lock::Epoch, td.epoch.lock.shared())
+        .busy(OperandId::TD_EPOCH)?;
     let epoch = td.epoch.enter(&crate::call::Sticky::new());
     if epoch != data.epoch {
         flush(&td.vpids());

@@ -3,6 +3,7 @@
 use super::{Accessor, Field, Scope, combine};
 use crate::cpuid::{ROWS, pair};
 use crate::lock::Side;
+use crate::lock_order::{Lock, Order};
 use crate::refusal::BusyOn;
 use crate::sys::SysInfo;
 use crate::td::{Hash384, Td, td_ctls};
@@ -43,6 +44,8 @@ pub struct TdFields<'a> {
     /// TSC of the calling processor.
     pub tsc: u64,
     pub accessor: Accessor,
+    /// What the calling processor holds.
+    pub order: &'a Order,
 }
 
 /// The CPUID row of a field code, or `None` when it names none (host-metadata.md 3.1, step 2).
@@ -234,7 +237,8 @@ impl TdFields<'_> {
             0x18..=0x1D => word(&config.mrowner, code as usize - 0x18),
             0x20..=0x25 => word(&config.mrownerconfig, code as usize - 0x20),
             0x40..=0x57 => {
-                let rtmr = td.rtmr.shared(Side::Host).busy(OperandId::RTMR);
+                let rtmr = td.rtmr.shared(Side::Host);
+                let rtmr = self.order.hold(Lock::Rtmr, rtmr).busy(OperandId::RTMR);
                 let rtmr = rtmr.map_err(|refusal| refusal.status())?;
                 let n = code as usize - 0x40;
                 word(&rtmr.values[n / 6], n % 6)
@@ -260,9 +264,8 @@ impl TdFields<'_> {
     /// SERVTD_BINDINGS_TABLE\[0\] as its 16 words.
     fn bindings(&self) -> Result<[u64; 16], Status> {
         let binding = self
-            .td
-            .servtd
-            .shared(Side::Host)
+            .order
+            .hold(Lock::ServtdBindings, self.td.servtd.shared(Side::Host))
             .busy(OperandId::SERVTD_BINDINGS);
         let binding = binding.map_err(|refusal| refusal.status())?;
         let mut words = [0; 16];

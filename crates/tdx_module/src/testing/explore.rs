@@ -4,6 +4,7 @@
 
 use super::{TestTd, World};
 use crate::bug::Bug;
+use crate::lock_order::Order;
 use crate::sept::SeptState;
 use crate::state::VcpuState;
 use crate::td::Td;
@@ -94,7 +95,8 @@ fn running(world: &mut World) -> (TestTd, u64, u64) {
 }
 
 fn with_td<R>(world: &World, tdr: u64, f: impl FnOnce(&Td) -> R) -> R {
-    match world.module.implicit_tdr(Hpa::new(tdr)) {
+    let order = Order::default();
+    match world.module.implicit_tdr(Hpa::new(tdr), &order) {
         Ok(td) => f(&td),
         Err(_) => panic!("the scene's TD"),
     }

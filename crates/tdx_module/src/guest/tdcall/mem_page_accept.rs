@@ -4,6 +4,7 @@ use super::{Diversion, LeafEnd, busy, invalid};
 use crate::call::Commit;
 use crate::guest::{AsyncExit, Guest, extended};
 use crate::lock::Side;
+use crate::lock_order::Lock;
 use crate::machine::Machine;
 use crate::refusal::Broken;
 use crate::sept::{SeptEntry, SeptState, Slot, WalkEnd};
@@ -58,7 +59,10 @@ impl<M: Machine> Guest<'_, M> {
                 };
             }
         };
-        let guard = slot.lock(Side::Guest).map_err(busy(OperandId::RCX))?;
+        let guard = self
+            .order
+            .hold(Lock::SeptEntry, slot.lock(Side::Guest))
+            .map_err(busy(OperandId::RCX))?;
         let entry = guard.entry();
         let state = entry.state().ok_or(NO_STATE)?;
         let at_level = |status: Status| Err(status.with_details(level as u32).into());

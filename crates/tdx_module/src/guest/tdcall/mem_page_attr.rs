@@ -5,6 +5,7 @@ use super::{Diversion, LeafEnd, busy, invalid};
 use crate::call::Commit;
 use crate::guest::{AsyncExit, Guest, extended};
 use crate::lock::Side;
+use crate::lock_order::Lock;
 use crate::machine::Machine;
 use crate::sept::{L2Entry, SeptEntry, SeptState, Slot, WalkEnd};
 use core::sync::atomic::Ordering;
@@ -82,7 +83,10 @@ impl<M: Machine> Guest<'_, M> {
             .sept
             .walk_to_end(Gpa::new(gpa))
             .ok_or(NO_SEPT_PAGE)?;
-        let guard = slot.lock(Side::Guest).map_err(busy(OperandId::RCX))?;
+        let guard = self
+            .order
+            .hold(Lock::SeptEntry, slot.lock(Side::Guest))
+            .map_err(busy(OperandId::RCX))?;
         let state = guard.entry().state();
         let readable = state.is_some_and(|state| {
             state.is_leaf() && !matches!(state, SeptState::Blocked | SeptState::Removed)
@@ -143,7 +147,10 @@ impl<M: Machine> Guest<'_, M> {
             WalkEnd::Reached(slot) => slot,
             WalkEnd::Stopped(slot) => return violation(&slot),
         };
-        let guard = slot.lock(Side::Guest).map_err(busy(OperandId::RCX))?;
+        let guard = self
+            .order
+            .hold(Lock::SeptEntry, slot.lock(Side::Guest))
+            .map_err(busy(OperandId::RCX))?;
         let state = guard.entry().state();
         if state.is_some_and(|state| state != SeptState::Free && !state.is_leaf()) {
             return Err(Status::PAGE_SIZE_MISMATCH.with_details(level as u32).into());

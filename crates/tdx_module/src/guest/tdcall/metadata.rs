@@ -27,6 +27,7 @@ impl<M: Machine> Guest<'_, M> {
             sys: self.sys,
             tsc: self.data.last_exit_tsc,
             accessor: Accessor::Guest,
+            order: self.order,
         }
     }
     fn vp_fields(&mut self) -> VpFields<'_, M> {

@@ -4,6 +4,7 @@ use super::{Diversion, LeafEnd, busy, invalid};
 use crate::guest::Guest;
 use crate::guest::operand::{Half, READ, READ_WRITE};
 use crate::lock::Side;
+use crate::lock_order::Lock;
 use crate::machine::Machine;
 use crate::report::{REPORT_MAC_STRUCT, Verdict, td_report, verify};
 use tdx_abi::{OperandId, Status};
@@ -23,16 +24,15 @@ impl<M: Machine> Guest<'_, M> {
             return Err(invalid(OperandId::R8));
         }
         let rtmr = self
-            .td
-            .rtmr
-            .shared(Side::Guest)
+            .order
+            .hold(Lock::Rtmr, self.td.rtmr.shared(Side::Guest))
             .map_err(busy(OperandId::RTMR))?;
         if self.event_pending() {
             return Err(Diversion::Interrupted);
         }
         let mut data = [0; 64];
         self.read_memory(from, &mut data)?;
-        let report = td_report(self.module, self.td, &rtmr, &data);
+        let report = td_report(self.module, self.td, &rtmr, &data, self.order);
         let to = self.operand(to, READ_WRITE, Half::Either, OperandId::RCX)?;
         self.write_memory(to, &report)?;
         Ok(Status::SUCCESS)

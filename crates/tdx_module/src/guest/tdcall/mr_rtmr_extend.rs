@@ -4,6 +4,7 @@ use super::{LeafEnd, busy, invalid};
 use crate::guest::Guest;
 use crate::guest::operand::{Half, READ};
 use crate::lock::Side;
+use crate::lock_order::Lock;
 use crate::machine::Machine;
 use crate::td::Hash384;
 use sha2::{Digest, Sha384};
@@ -21,9 +22,8 @@ impl<M: Machine> Guest<'_, M> {
             return Err(invalid(OperandId::RDX));
         }
         let mut rtmr = self
-            .td
-            .rtmr
-            .exclusive(Side::Guest)
+            .order
+            .hold(Lock::Rtmr, self.td.rtmr.exclusive(Side::Guest))
             .map_err(busy(OperandId::RTMR))?;
         let mut data = [0; 48];
         self.read_memory(from, &mut data)?;
