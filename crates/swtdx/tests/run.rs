@@ -77,6 +77,52 @@ fn what_the_td_is_made_of_shows_in_its_report() {
 }
 
 #[test]
+fn a_dry_run_prints_parameters_that_read_back_and_names_the_option_that_is_wrong() {
+    let file = std::env::temp_dir().join(format!("swtdx-td-params-{}", std::process::id()));
+    let path = file.to_str().expect("UTF-8");
+    let given = ["run", "--quiet", "--dry-run", "--attributes", "10000001"];
+    let shape = [
+        "--xfam",
+        "0x7",
+        "--gpaw",
+        "52",
+        "--cpuid",
+        "1:EAX=806f8",
+        "--tsc-khz",
+        "2000000",
+    ];
+    let text = swtdx(&[&given[..], &shape].concat(), "");
+    let toml = text
+        .strip_prefix("exit status 0\n--- output\n")
+        .and_then(|rest| rest.strip_suffix("--- errors\n"))
+        .unwrap_or_else(|| panic!("{text}"));
+    std::fs::write(&file, toml).expect("a file");
+    let again = swtdx(&["run", "--quiet", "--dry-run", "--td-params", path], "");
+    assert_eq!(again, text);
+    let params = summary(&["--dry-run", "--td-params", path, "--gpaw", "48"], 0);
+    assert_eq!(params["attributes"], "0x10000001");
+    assert_eq!(params["xfam"], "0x7");
+    assert_eq!(params["gpaw"], 48);
+    assert_eq!(params["cpuid"], serde_json::json!(["1:EAX=0x806f8"]));
+    assert_eq!(params["module"], "1.5-linux");
+    std::fs::write(&file, "gpaw = 50").expect("a file");
+    let cases: &[(&[&str], &str)] = &[
+        (&["--attributes", "2"], "swtdx: --attributes: "),
+        (&["--xfam", "1"], "swtdx: --xfam: "),
+        (&["--tsc-khz", "1"], "swtdx: --tsc-khz: "),
+        (&["--cpuid", "2:EAX=1"], "swtdx: --cpuid 2: "),
+        (&["--cpuid", "1:EXX=1"], "--cpuid <LEAF[.SUB]:REG=VALUE>"),
+        (&["--td-params", path], "gpaw: 48 or 52"),
+    ];
+    for (args, wanted) in cases {
+        let text = swtdx(&[&["run", "--quiet", "--dry-run"], *args].concat(), "");
+        assert!(text.starts_with("exit status 1\n"), "{args:?}: {text}");
+        assert!(text.contains(wanted), "{args:?}: {text}");
+    }
+    let _ = std::fs::remove_file(&file);
+}
+
+#[test]
 fn an_older_module_without_x2apic_ids_runs_the_same_guest() {
     let path = std::env::temp_dir().join(format!("swtdx-run-module-{}", std::process::id()));
     let trace = format!("--trace={}", path.display());

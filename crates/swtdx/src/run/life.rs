@@ -11,7 +11,7 @@ use tdx_devices::{Board, BoardConfig};
 use tdx_host::{
     Host, HostError, HostLayout, Lp, MemRegion, RunStats, Td, TdConfig, Teardown, Vcpu,
 };
-use tdx_platform::Platform;
+use tdx_platform::{Platform, PlatformMemory};
 
 use super::console::Seen;
 use super::debugger;
@@ -21,6 +21,7 @@ use super::post_mortem;
 use super::report::{Report, hex};
 use super::schedule::{Clockwork, GuestTsc, Running, State};
 use super::summary::{self, Pages, ReportSummary, Summary, TeardownSummary};
+use super::td_params::{self, TdParams};
 use crate::cli::Failure;
 
 /// The vector that tells a processor to look into a posted-interrupt descriptor; the host library's choice.
@@ -33,6 +34,7 @@ const NO_STATUS: &str = "the guest powered off without saying how the command of
 /// What a life is made of.
 pub struct Life<'a> {
     pub args: &'a Args,
+    pub params: &'a TdParams,
     pub guest: &'a Guest,
     pub platform: &'a Arc<Platform>,
     pub console: Box<dyn Write + Send>,
@@ -44,16 +46,7 @@ impl Life<'_> {
     /// Brings the module up, builds the TD, runs it to its end and takes it down.
     pub fn run<L: SeamcallLp>(mut self, mut lps: Vec<Lp<L>>) -> Result<Summary, Failure> {
         let console = std::mem::replace(&mut self.console, Box::new(std::io::sink()));
-        let info = self.platform.info();
-        let machine = self.platform.hardware().config();
-        let (first, last) = machine.private_key_ids;
-        let layout = HostLayout {
-            memory: info.cmrs.clone(),
-            private_keys: first..last + 1,
-            keyid_bits: machine.key_ids.next_power_of_two().ilog2() as u8,
-        };
-        let host = Host::bring_up(self.platform.memory(), &layout, &mut lps)
-            .map_err(dead("bringing the module up"))?;
+        let host = self.host(&mut lps)?;
         let module = host.info();
         let module = format!("TDX {}.{}.{:02}", module.major, module.minor, module.update);
         let (free_pages, free_hkids) = (host.free_pages(), host.free_hkids());
@@ -73,7 +66,7 @@ impl Life<'_> {
         let started = self.started;
         let mut board = Board::new(BoardConfig {
             vcpus: args.cpus.into(),
-            tsc_khz: args.tsc_khz.into(),
+            tsc_khz: self.params.tsc_khz.into(),
             clock: Arc::new(move || tsc.of_host(clock.tsc())),
             console,
         });
@@ -103,7 +96,7 @@ impl Life<'_> {
             Some(debugging) => debugger::run(&mut running, &debugging),
         };
         drop(board);
-        if args.debug_td
+        if self.params.is_debug()
             && let Ok(end) = &end
             && let Some(vcpu) = end.vcpu().and_then(|index| vcpus.get(index))
             && let Some(lp) = vcpu.associated_lp().and_then(|on| lps.get_mut(on))
@@ -164,36 +157,43 @@ impl Life<'_> {
         Ok(summary)
     }
 
+    /// Creates the TD, so that the module has its say on the parameters, and takes it down again.
+    pub fn dry_run<L: SeamcallLp>(self, mut lps: Vec<Lp<L>>) -> Result<(), Failure> {
+        let host = self.host(&mut lps)?;
+        let td = self.create(&host, &mut lps)?;
+        td.destroy(&host, &mut lps, Vec::new())
+            .map_err(dead("taking the TD down"))?;
+        Ok(())
+    }
+
+    fn host<L: SeamcallLp>(&self, lps: &mut [Lp<L>]) -> Result<Host<PlatformMemory>, Failure> {
+        let info = self.platform.info();
+        let machine = self.platform.hardware().config();
+        let (first, last) = machine.private_key_ids;
+        let layout = HostLayout {
+            memory: info.cmrs.clone(),
+            private_keys: first..last + 1,
+            keyid_bits: machine.key_ids.next_power_of_two().ilog2() as u8,
+        };
+        Host::bring_up(self.platform.memory(), &layout, lps).map_err(dead("bringing the module up"))
+    }
+
     /// TD, memory, vCPUs, measurement.
     fn build<L: SeamcallLp, M: tdx_call::HostMemory>(
         &self,
         host: &Host<M>,
         lps: &mut [Lp<L>],
     ) -> Result<(Td, Vec<Vcpu>, [u8; 48]), Failure> {
-        let args = self.args;
-        let bytes = |given: Option<super::options::Measurement>| given.map_or([0; 48], |m| m.0);
-        let config = TdConfig {
-            max_vcpus: args.cpus,
-            gpaw_52: args.gpaw == 52,
-            // Debian's OVMF of 2022 passes RBP in its TDVMCALLs, which NO_RBP_MOD forbids.
-            no_rbp_mod: host.info().no_rbp_mod() && args.firmware.is_none(),
-            tsc_khz: args.tsc_khz,
-            mrconfigid: bytes(args.mrconfigid),
-            mrowner: bytes(args.mrowner),
-            mrownerconfig: bytes(args.mrownerconfig),
-            ..TdConfig::default()
-        }
-        .debug(args.debug_td);
-        // One thread runs all vCPUs: whoever asks for a kick is the only one inside the TD, and has left it.
-        let td = Td::create(host, lps, config, || {}).map_err(|why| match why {
-            HostError::Setting { .. } => Failure::input(why),
-            why => Failure::with_code(6, format!("creating the TD: {why}")),
-        })?;
+        let td = self.create(host, lps)?;
         self.say(format_args!(
             "TD        created at {} with key ID {}, {}",
             td.tdr(),
             td.hkid(),
-            if args.debug_td { "DEBUG" } else { "production" }
+            if self.params.is_debug() {
+                "DEBUG"
+            } else {
+                "production"
+            }
         ));
         let image = self.guest.image()?;
         let built = self.load(host, lps, &td, &image);
@@ -215,6 +215,24 @@ impl Life<'_> {
         let mrtd = mrtd.finish();
         self.say(format_args!("MRTD      {}", hex(&mrtd)));
         Ok((td, vcpus, mrtd))
+    }
+
+    fn create<L: SeamcallLp, M: tdx_call::HostMemory>(
+        &self,
+        host: &Host<M>,
+        lps: &mut [Lp<L>],
+    ) -> Result<Td, Failure> {
+        let config = TdConfig {
+            max_vcpus: self.args.cpus,
+            // Debian's OVMF of 2022 passes RBP in its TDVMCALLs, which NO_RBP_MOD forbids.
+            no_rbp_mod: host.info().no_rbp_mod() && self.args.firmware.is_none(),
+            ..self.params.config(host.info())?
+        };
+        // One thread runs all vCPUs: whoever asks for a kick is the only one inside the TD, and has left it.
+        Td::create(host, lps, config, || {}).map_err(|why| match why {
+            HostError::Setting { .. } => Failure::input(td_params::refused(&why)),
+            why => Failure::with_code(6, format!("creating the TD: {why}")),
+        })
     }
 
     fn load<L: SeamcallLp, M: tdx_call::HostMemory>(

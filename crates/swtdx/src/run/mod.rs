@@ -10,6 +10,7 @@ mod report;
 mod schedule;
 mod scripted;
 mod summary;
+mod td_params;
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -26,13 +27,15 @@ use self::console::Console;
 use self::guest::Guest;
 use self::life::Life;
 pub use self::options::{Args, Size};
+use self::td_params::TdParams;
 use crate::cli::Failure;
 
 /// Host memory beside what the guest may touch: PAMT, Secure EPT, control pages.
 const HOST_MEMORY: u64 = 512 << 20;
 
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
-    if args.gdb.is_some() && !args.debug_td {
+    let params = TdParams::new(&args.td, args.debug_td)?;
+    if args.gdb.is_some() && !params.is_debug() {
         return Err(Failure::input(
             "a production TD cannot be debugged: the module shows nobody its registers and memory; build it with --debug-td",
         ));
@@ -40,7 +43,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     let guest = Guest::new(args)?;
     let mut config = PlatformConfig::new(1, args.cpus.into(), host_memory(args.memory.0));
     config.machine.seed = args.seed;
-    config.profile = args.module.clone();
+    config.profile = params.module()?.clone();
     let guests = match args.scripted {
         true => Guests::scripted(scripted::guest),
         false => Guests::engine(args.cpus.into()),
@@ -56,12 +59,22 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     let lps = lps.map(|lp| Faulty::<_, 16>::new(lp, args.fault.iter().copied()));
     let life = Life {
         args,
+        params: &params,
         guest: &guest,
         platform: &platform,
         console: Box::new(console),
         seen: Arc::clone(&seen),
         started: Instant::now(),
     };
+    if args.dry_run {
+        life.dry_run(lps.map(on_package_0).collect())?;
+        let text = match args.json {
+            true => serde_json::to_string_pretty(&params).map_err(io::Error::from)?,
+            false => toml::to_string(&params).map_err(io::Error::other)?,
+        };
+        writeln!(out, "{}", text.trim_end())?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let summary = match trace_sink(args)? {
         None => life.run(lps.map(on_package_0).collect()),
         Some(sink) => life.run(

@@ -6,9 +6,9 @@ use std::str::FromStr;
 
 use tdx_call::backend::FaultRule;
 use tdx_debug::Address;
-use tdx_platform::Profile;
 
 use super::debugger::{Debugging, OnDrop};
+use super::td_params::TdArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -19,6 +19,7 @@ Examples:
   swtdx run --kernel vmlinuz --initrd initrd.cpio --append console=ttyS0 --memory 1G
   swtdx run --kernel vmlinuz --initrd initrd.cpio --append console=ttyS0 --memory 1G --exec 'grep tdx /proc/cpuinfo'
   swtdx run --debug-td --gdb :1234 --gdb-wait then in GDB: target remote :1234
+  swtdx run --dry-run --gpaw 52               the TD's parameters, without running it
   swtdx run --debug-td --kernel vmlinuz       registers and code of a vCPU that dies
 
 Limits: of TD firmware (--firmware) none is known to reach its boot manager yet; there is no PCI.
@@ -84,24 +85,11 @@ pub struct Args {
     /// Give up after this much wall time
     #[arg(long, value_name = "SECS")]
     pub timeout: Option<u64>,
-    /// 48 bytes in hexadecimal for MRCONFIGID
-    #[arg(long, value_name = "HEX", value_parser = measurement)]
-    pub mrconfigid: Option<Measurement>,
-    /// 48 bytes in hexadecimal for MROWNER
-    #[arg(long, value_name = "HEX", value_parser = measurement)]
-    pub mrowner: Option<Measurement>,
-    /// 48 bytes in hexadecimal for MROWNERCONFIG
-    #[arg(long, value_name = "HEX", value_parser = measurement)]
-    pub mrownerconfig: Option<Measurement>,
-    /// Width of guest physical addresses
-    #[arg(long, value_name = "48|52", default_value_t = 48, value_parser = gpa_width)]
-    pub gpaw: u8,
-    /// Release of the TDX module: 1.5.01 or 1.5-linux
-    #[arg(long, value_name = "PROFILE", default_value = "1.5-linux", value_parser = profile)]
-    pub module: &'static Profile,
-    /// Virtual TSC frequency, a multiple of 25000
-    #[arg(long, value_name = "KHZ", default_value_t = 1_000_000)]
-    pub tsc_khz: u32,
+    #[command(flatten)]
+    pub td: TdArgs,
+    /// Create the TD, print its parameters as --td-params reads them (JSON with --json), and end
+    #[arg(long)]
+    pub dry_run: bool,
     /// Print the summary as one JSON object on standard output; the console goes to standard error
     #[arg(long)]
     pub json: bool,
@@ -141,10 +129,6 @@ fn exec_word(command: &str) -> String {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Size(pub u64);
 
-/// 48 bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Measurement(pub [u8; 48]);
-
 impl FromStr for Size {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
@@ -173,33 +157,6 @@ impl fmt::Display for Size {
             bytes if bytes % (1 << 20) == 0 => write!(f, "{}M", bytes >> 20),
             bytes => write!(f, "{}K", bytes >> 10),
         }
-    }
-}
-
-fn measurement(text: &str) -> Result<Measurement, String> {
-    let mut bytes = [0; 48];
-    let hex = text.is_ascii() && text.len() == 96;
-    for (byte, at) in bytes.iter_mut().zip((0..).step_by(2)) {
-        *byte = hex
-            .then(|| u8::from_str_radix(&text[at..at + 2], 16).ok())
-            .flatten()
-            .ok_or("96 hexadecimal digits")?;
-    }
-    Ok(Measurement(bytes))
-}
-
-fn profile(name: &str) -> Result<&'static Profile, String> {
-    Profile::by_name(name).ok_or_else(|| {
-        let names: Vec<_> = Profile::ALL.iter().map(|profile| profile.name).collect();
-        format!("one of {}", names.join(", "))
-    })
-}
-
-fn gpa_width(text: &str) -> Result<u8, String> {
-    match text {
-        "48" => Ok(48),
-        "52" => Ok(52),
-        _ => Err("48 or 52".to_owned()),
     }
 }
 
@@ -233,13 +190,5 @@ mod tests {
             exec_word("ls -l a1\n\"é%\""),
             "exec=ls%20%2dl%20a1%0a%22%c3%a9%25%22"
         );
-    }
-
-    #[test]
-    fn measurements_are_48_bytes() {
-        assert_eq!(measurement(&"0f".repeat(48)), Ok(Measurement([15; 48])));
-        for text in ["", "0f", &"0g".repeat(48), &"é".repeat(48)] {
-            assert!(measurement(text).is_err());
-        }
     }
 }
