@@ -98,6 +98,8 @@ pub struct Cpu<'a, P: RamPage> {
     pub retired: u64,
     /// Ticks that passed without instructions (PAUSE), on top of `retired`.
     pub(crate) waited: u64,
+    /// When PAUSE last ran in ring 0, and when the loop of PAUSEs it belongs to began (TSC ticks).
+    pub(crate) pauses: Option<(u64, u64)>,
     /// A VM exit that follows the current instruction.
     pub(crate) pending_trap: Option<x86_arch::VmExit>,
     /// Something that is looked at between instructions changed (events, shadows, traps, modes).
@@ -137,6 +139,7 @@ impl<'a, P: RamPage + 'static> Cpu<'a, P> {
             platform,
             retired: 0,
             waited: 0,
+            pauses: None,
             pending_trap: None,
             attention: true,
             fault_address: 0,

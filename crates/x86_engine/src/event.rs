@@ -376,7 +376,8 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
         Ok(())
     }
 
-    fn tss_stack64(&mut self, offset: u32, ext: u16) -> Result<u64, Fault> {
+    /// A stack pointer of a 64-bit TSS.
+    pub(crate) fn tss_stack64(&mut self, offset: u32, ext: u16) -> Result<u64, Fault> {
         let tr = self.vcpu.regs.tr;
         if offset + 7 > tr.limit {
             return Err(Fault::ts(tr.selector & !3 | ext));
@@ -455,7 +456,7 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
     }
 
     /// What delivery changes before it is certain to succeed.
-    fn snapshot(&self) -> Snapshot {
+    pub(crate) fn snapshot(&self) -> Snapshot {
         Snapshot {
             rsp: self.reg(4),
             rip: self.rip,
@@ -464,7 +465,7 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
         }
     }
 
-    fn restore(&mut self, old: Snapshot) {
+    pub(crate) fn restore(&mut self, old: Snapshot) {
         self.gpr[4] = old.rsp;
         self.rip = old.rip;
         self.vcpu.regs.segments[Seg::Cs as usize] = old.cs;
@@ -487,7 +488,7 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
 /// Bits of DR6 that always read 1.
 const DR6_FIXED: u64 = 0xFFFF_0FF0;
 
-struct Snapshot {
+pub(crate) struct Snapshot {
     rsp: u64,
     rip: u64,
     cs: x86_arch::vmx::Segment,

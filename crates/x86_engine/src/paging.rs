@@ -277,7 +277,8 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
             (denied, key_denied)
         };
         if denied || key_denied {
-            let pk = if key_denied && !denied { error::PK } else { 0 };
+            // Told whether or not other rights deny the access as well (SDM 4.7).
+            let pk = if key_denied { error::PK } else { 0 };
             return Err(self.page_fault(linear, error | error::P | pk));
         }
 

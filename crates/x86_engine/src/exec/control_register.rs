@@ -145,8 +145,6 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
                         return Err(Fault::GP0);
                     }
                     self.vcpu.regs.msr.efer |= bits::EFER_LMA;
-                } else if cr4 & bits::CR4_PAE != 0 {
-                    self.load_pdptes(self.vcpu.regs.cr3)?;
                 }
             } else {
                 if self.is_64() || cr4 & bits::CR4_PCIDE != 0 {
@@ -154,6 +152,11 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
                 }
                 self.vcpu.regs.msr.efer &= !bits::EFER_LMA;
             }
+        }
+        // SDM 4.4.1: a change of CD or NW reads the PDPTEs as one of PG does.
+        let pae = new & bits::CR0_PG != 0 && cr4 & bits::CR4_PAE != 0 && !self.long_mode();
+        if pae && changed & (bits::CR0_PG | bits::CR0_CD | bits::CR0_NW) != 0 {
+            self.load_pdptes(self.vcpu.regs.cr3)?;
         }
         self.vcpu.regs.cr0 = new;
         if changed & (bits::CR0_PG | bits::CR0_WP) != 0 {

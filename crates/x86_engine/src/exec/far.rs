@@ -3,6 +3,7 @@
 use crate::cpu::Cpu;
 use crate::engine::NMI_BLOCKED;
 use crate::event::{Event, Kind};
+use crate::exec::call_gate;
 use crate::fault::Fault;
 use crate::flags;
 use crate::operand::cut;
@@ -93,12 +94,8 @@ fn far_target<P: RamPage + 'static>(
 
 impl<P: RamPage + 'static> Cpu<'_, P> {
     /// The code descriptor of a far JMP or CALL without a gate, checked.
-    fn far_code(&mut self, selector: u16) -> Result<Descriptor, Fault> {
-        if selector & !3 == 0 {
-            return Err(Fault::GP0);
-        }
+    fn far_code(&mut self, selector: u16, mut descriptor: Descriptor) -> Result<Descriptor, Fault> {
         let error = selector & !3;
-        let mut descriptor = self.read_descriptor(selector, Fault::gp)?;
         if !descriptor.is_user_type() {
             // TSS and task gate: a task switch, which leaves the guest; not in IA-32e mode.
             let task = matches!(descriptor.kind(), 1 | 5 | 9);
@@ -127,7 +124,7 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
     }
 
     /// Whether an instruction pointer suits the code segment it is to run in: #GP(0) if not.
-    fn check_target(&self, descriptor: &Descriptor, target: u64) -> Result<(), Fault> {
+    pub(super) fn check_target(&self, descriptor: &Descriptor, target: u64) -> Result<(), Fault> {
         let fits = if self.long_mode() && descriptor.long() {
             self.is_canonical(target)
         } else {
@@ -142,7 +139,15 @@ pub fn jump_or_call<P: RamPage + 'static>(
     insn: &Instruction,
 ) -> Result<(), Fault> {
     let (selector, offset, bytes) = far_target(cpu, insn)?;
-    let descriptor = cpu.far_code(selector)?;
+    if selector & !3 == 0 {
+        return Err(Fault::GP0);
+    }
+    let descriptor = cpu.read_descriptor(selector, Fault::gp)?;
+    if call_gate::is_one(descriptor, cpu.long_mode()) {
+        let call = insn.mnemonic() == Mnemonic::Call;
+        return cpu.through_call_gate(selector, descriptor, call);
+    }
+    let descriptor = cpu.far_code(selector, descriptor)?;
     cpu.check_target(&descriptor, offset)?;
     if insn.mnemonic() == Mnemonic::Call {
         let old = cpu.reg(4);

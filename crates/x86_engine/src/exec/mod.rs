@@ -3,6 +3,7 @@
 pub mod arith;
 pub mod bits;
 pub mod branch;
+pub mod call_gate;
 pub mod control_register;
 pub mod descriptor;
 pub mod far;

@@ -192,8 +192,24 @@ pub fn pause<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>) -> Done {
     if cpu.primary(control::PAUSE) {
         return Err(cpu.exit_instruction(ExitReason::PAUSE_INSTRUCTION, 0));
     }
+    if cpu.cpl == 0 && cpu.secondary(control::PAUSE_LOOP) && pause_loop(cpu) {
+        return Err(cpu.exit_instruction(ExitReason::PAUSE_INSTRUCTION, 0));
+    }
     cpu.waited += PAUSE_TICKS - 1;
     Ok(())
+}
+
+/// Whether this PAUSE belongs to a loop that lasts longer than its window (SDM volume 3, 26.1.3). The first PAUSE
+/// after VM entry begins a loop, as one does that comes later than the gap after the one before.
+fn pause_loop<P: RamPage + 'static>(cpu: &mut Cpu<'_, P>) -> bool {
+    let now = cpu.platform.tsc(cpu.time());
+    let controls = &cpu.vcpu.controls;
+    let first = match cpu.pauses {
+        Some((last, first)) if now.wrapping_sub(last) <= u64::from(controls.ple_gap) => first,
+        _ => now,
+    };
+    cpu.pauses = Some((now, first));
+    now.wrapping_sub(first) > u64::from(controls.ple_window)
 }
 
 /// MONITOR and MWAIT; without an exit, waiting ends at once.

@@ -5,6 +5,10 @@ use x86_arch::{EptFault, EptPermissions, ExitReason};
 use x86_engine::flat::{FlatGuest, long_vcpu, protected_vcpu};
 use x86_engine::{Engine, Stop};
 
+mod gates;
+mod paging;
+mod pause;
+
 const TABLES: u64 = 0x1000;
 const IDT: u64 = 0x4000;
 const GDT: u64 = 0x5000;
