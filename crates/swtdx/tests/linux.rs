@@ -124,3 +124,17 @@ fn debian_7_boots_on_four_vcpus() {
     };
     is_a_linux_td(&end(boot.start(&["--cpus", "4"])), 4);
 }
+
+#[test]
+fn a_command_that_fails_in_the_guest_is_told_by_exit_status_2() {
+    let Some(boot) = guests("linux-6.12") else {
+        return;
+    };
+    let ended = end(boot.start(&["--exec", "exit 3"]));
+    assert_eq!(ended.status, Some(2), "{}", ended.console);
+    assert_eq!(ended.summary["end"], "command failed");
+    assert_eq!(
+        ended.summary["failure"],
+        "the guest's command ended with status 3"
+    );
+}
