@@ -11,6 +11,7 @@ use x86_arch::Gpa;
 use crate::apic::{self, Apic, Message};
 use crate::ioapic::IoApic;
 use crate::memory_map::{COM1, COM1_IRQ, IOAPIC};
+use crate::pci::{CONFIG_ADDRESS, CONFIG_DATA_END, PciBus};
 use crate::power::{self, Power};
 use crate::serial::SerialPort;
 use crate::{Interrupt, cpuid, msr};
@@ -26,6 +27,8 @@ pub struct BoardConfig {
     pub clock: Clock,
     /// Where the serial console's bytes go.
     pub console: Box<dyn Write + Send>,
+    /// Where the memory-mapped PCI configuration space begins, for a guest without firmware that places it.
+    pub ecam: Option<u64>,
 }
 
 impl fmt::Debug for BoardConfig {
@@ -42,6 +45,7 @@ pub struct Board {
     apics: Vec<Apic>,
     ioapic: IoApic,
     serial: SerialPort,
+    pci: PciBus,
     power: Option<Power>,
     interrupts: VecDeque<Interrupt>,
 }
@@ -65,6 +69,7 @@ impl Board {
                 .collect(),
             ioapic: IoApic::default(),
             serial: SerialPort::new(config.console),
+            pci: PciBus::new(config.ecam),
             power: None,
             interrupts: VecDeque::new(),
         }
@@ -151,6 +156,7 @@ impl Services for Board {
                 value.into()
             }
             power::SLEEP_CONTROL..=power::RESET => 0,
+            CONFIG_ADDRESS..=CONFIG_DATA_END => self.pci.io_read(port, size).unwrap_or(u32::MAX),
             _ => u32::MAX,
         }
     }
@@ -161,6 +167,7 @@ impl Services for Board {
                 self.serial.write((port - COM1) as u8, value as u8);
                 self.serial_interrupt();
             }
+            CONFIG_ADDRESS..=CONFIG_DATA_END => self.pci.io_write(port, size, value),
             _ => self.power = self.power.or(power::request(port, value as u8)),
         }
     }
@@ -186,7 +193,7 @@ impl Services for Board {
     fn mmio_read(&mut self, _vcpu: u32, gpa: Gpa, size: u8) -> u64 {
         match gpa.raw().checked_sub(IOAPIC) {
             Some(offset @ 0..0x1000) if size == 4 => self.ioapic.read(offset).into(),
-            _ => u64::MAX,
+            _ => self.pci.mmio_read(gpa.raw(), size).unwrap_or(u64::MAX),
         }
     }
 
@@ -195,6 +202,8 @@ impl Services for Board {
             && size == 4
         {
             self.ioapic.write(offset, value as u32);
+        } else {
+            self.pci.mmio_write(gpa.raw(), size, value);
         }
     }
 
@@ -220,6 +229,7 @@ mod tests {
             tsc_khz: 2_500_000,
             clock: Arc::new(move || tsc.load(Ordering::Relaxed)),
             console: Box::new(std::io::sink()),
+            ecam: None,
         });
         (board, now)
     }

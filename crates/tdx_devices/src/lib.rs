@@ -13,6 +13,7 @@ mod interrupt;
 mod ioapic;
 pub mod memory_map;
 mod msr;
+mod pci;
 mod power;
 mod serial;
 

@@ -69,6 +69,7 @@ impl Life<'_> {
             tsc_khz: self.params.tsc_khz.into(),
             clock: Arc::new(move || tsc.of_host(clock.tsc())),
             console,
+            ecam: None,
         });
         let mut stats = RunStats::default();
         let first_tick = hardware.tsc();

@@ -22,7 +22,7 @@ Examples:
   swtdx run --dry-run --gpaw 52               the TD's parameters, without running it
   swtdx run --debug-td --kernel vmlinuz       registers and code of a vCPU that dies
 
-Limits: of TD firmware (--firmware) none is known to reach its boot manager yet; there is no PCI.
+Limits: of TD firmware (--firmware) none is known to reach its boot manager yet; PCI is a bus without devices.
 
 Exit status: 0 the TD shut down cleanly, 1 wrong usage or input, 2 the guest's command failed, 3 guest panic
 or fatal error, 4 triple fault, 5 timeout or hang, 6 the TD or the module is dead, 70 a bug of swtdx.";
