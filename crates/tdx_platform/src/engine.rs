@@ -7,9 +7,9 @@ use tdx_module::LpId;
 use x86_arch::vmx::Vcpu;
 use x86_arch::{
     Access, EptFault, ExitReason, Gpa, Hkid, Hpa, KeyedHpa, RamPage, SecondLevel,
-    SecondLevelMapping,
+    SecondLevelMapping, VmExit,
 };
-use x86_engine::{Engine, MachineCheck, PendingEvents, Platform, Stop};
+use x86_engine::{Engine, EngineKind, MachineCheck, PendingEvents, Platform, Stop};
 
 use crate::machine::PlatformMachine;
 
@@ -17,7 +17,6 @@ use crate::machine::PlatformMachine;
 const LONGEST: u64 = 1 << 24;
 
 /// One processor's engine, and the state of memory that its cached pages belong to.
-#[derive(Default)]
 struct Processor {
     engine: Engine<Page>,
     revoked: u64,
@@ -27,14 +26,34 @@ struct Processor {
 
 /// The engines of a platform, by processor.
 pub struct Engines {
+    kind: EngineKind,
     processors: Vec<Mutex<Processor>>,
+    difference: Mutex<Option<String>>,
 }
 
 impl Engines {
-    pub(crate) fn new(lps: usize) -> Engines {
+    pub(crate) fn new(kind: EngineKind, lps: usize) -> Engines {
+        let processor = || Processor {
+            engine: Engine::with(kind),
+            revoked: 0,
+            retired: 0,
+        };
         Engines {
-            processors: (0..lps).map(|_| Mutex::default()).collect(),
+            kind,
+            processors: (0..lps).map(|_| Mutex::new(processor())).collect(),
+            difference: Mutex::default(),
         }
+    }
+
+    pub(crate) fn refused(&self) -> Option<String> {
+        let first = self.processors.first()?;
+        let processor = first.lock().unwrap_or_else(PoisonError::into_inner);
+        processor.engine.refused().map(str::to_owned)
+    }
+
+    pub(crate) fn difference(&self) -> Option<String> {
+        let difference = self.difference.lock();
+        difference.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn processor(&self, lp: LpId) -> MutexGuard<'_, Processor> {
@@ -69,7 +88,7 @@ impl Engines {
             let revoked = hardware.memory.revoked();
             if processor.revoked != revoked {
                 // A page that the engine holds changed its key: nothing cached may be used any more.
-                processor.engine = Engine::new();
+                processor.engine = Engine::with(self.kind);
                 processor.revoked = revoked;
             }
             let budget = hardware
@@ -96,6 +115,17 @@ impl Engines {
                 Stop::Budget => {}
                 // HLT exits in a TD; should a guest sleep all the same, its time passes until an event comes.
                 Stop::Halted => hardware.advance(budget),
+                Stop::Difference => {
+                    // The guest ends here; who runs it asks for the difference first.
+                    let found = processor.engine.difference().map(str::to_owned);
+                    let mut first = self
+                        .difference
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner);
+                    *first = first.take().or(found);
+                    vcpu.exit = VmExit::new(ExitReason::TRIPLE_FAULT);
+                    return;
+                }
             }
         }
     }

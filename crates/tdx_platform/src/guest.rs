@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tdx_module::LpId;
 use x86_arch::SecondLevel;
 use x86_arch::vmx::Vcpu;
+use x86_engine::EngineKind;
 
 use crate::engine::Engines;
 use crate::machine::PlatformMachine;
@@ -23,7 +24,28 @@ pub enum Guests {
 impl Guests {
     /// Every vCPU runs the code in its memory, on a platform of `lps` processors.
     pub fn engine(lps: usize) -> Guests {
-        Guests::Engine(Engines::new(lps))
+        Guests::engine_of(EngineKind::default(), lps)
+    }
+
+    /// The same with an engine of one's choice.
+    pub fn engine_of(kind: EngineKind, lps: usize) -> Guests {
+        Guests::Engine(Engines::new(kind, lps))
+    }
+
+    /// Why the interpreter runs guests although another engine was asked for.
+    pub fn refused(&self) -> Option<String> {
+        match self {
+            Guests::Scripted(_) | Guests::Stepped(_) => None,
+            Guests::Engine(engines) => engines.refused(),
+        }
+    }
+
+    /// The first difference that the lockstep engine found.
+    pub fn difference(&self) -> Option<String> {
+        match self {
+            Guests::Scripted(_) | Guests::Stepped(_) => None,
+            Guests::Engine(engines) => engines.difference(),
+        }
     }
 
     /// Instructions that guests completed; none are counted for scripts.

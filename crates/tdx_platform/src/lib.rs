@@ -24,6 +24,7 @@ use tdx_call::Direct;
 pub use tdx_machine::{Clock, Config as MachineConfig, LpConfig};
 use tdx_module::{LpId, Module};
 pub use tdx_module::{PlatformInfo, Profile};
+pub use x86_engine::EngineKind;
 
 const MIB: u64 = 1 << 20;
 
@@ -135,6 +136,15 @@ impl Platform {
     /// Instructions that guests completed on the CPU engine so far.
     pub fn retired(&self) -> u64 {
         self.module.machine().guests.retired()
+    }
+    /// Why the interpreter runs guests although another engine was asked for.
+    pub fn refused(&self) -> Option<String> {
+        self.module.machine().guests.refused()
+    }
+    /// The first difference that the lockstep engine found between translated code and the interpreter. The vCPU it
+    /// was found on took a triple fault.
+    pub fn difference(&self) -> Option<String> {
+        self.module.machine().guests.difference()
     }
     pub fn module(&self) -> &Module<PlatformMachine> {
         &self.module

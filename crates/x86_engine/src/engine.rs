@@ -6,6 +6,7 @@ use crate::event::Event;
 use crate::exit::control;
 use crate::fault::Fault;
 use crate::flags;
+use crate::kind::EngineKind;
 use crate::op::{self, BRANCH, SOLO, STORES};
 use crate::paging::Actor;
 use crate::platform::Platform;
@@ -31,6 +32,8 @@ pub enum Stop {
     Budget,
     /// The vCPU halted and nothing is pending (only when HLT does not exit).
     Halted,
+    /// Lockstep: translated code did something else than the interpreter; [`Engine::difference`] says what.
+    Difference,
 }
 
 /// The result of a run.
@@ -48,14 +51,12 @@ pub struct Ran {
 pub struct Engine<P: RamPage + 'static> {
     tlb: Tlb<P>,
     code: CodeCache<P>,
+    kind: EngineKind,
 }
 
 impl<P: RamPage + 'static> Default for Engine<P> {
     fn default() -> Self {
-        Engine {
-            tlb: Tlb::default(),
-            code: CodeCache::default(),
-        }
+        Engine::with(EngineKind::default())
     }
 }
 
@@ -75,8 +76,33 @@ const NOWHERE: Current = Current {
 };
 
 impl<P: RamPage + 'static> Engine<P> {
+    /// The default engine.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An engine of this kind; the interpreter where the host cannot have it ([`Engine::refused`] says why).
+    pub fn with(kind: EngineKind) -> Self {
+        Engine {
+            tlb: Tlb::default(),
+            code: CodeCache::default(),
+            kind,
+        }
+    }
+
+    /// The kind that was asked for.
+    pub fn kind(&self) -> EngineKind {
+        self.kind
+    }
+
+    /// Why the interpreter runs although another engine was asked for.
+    pub fn refused(&self) -> Option<&str> {
+        None
+    }
+
+    /// The first difference that lockstep found: state, code, expected and got.
+    pub fn difference(&self) -> Option<&str> {
+        None
     }
 
     /// Drops cached translations of these VPIDs, second level included.
