@@ -131,7 +131,12 @@ impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Owner for Debugged<'_, '_, M, L
 
     fn last_exits(&self, vcpu: usize, count: usize) -> Vec<String> {
         let stops = self.running.stops.iter().filter(|(of, _)| *of == vcpu);
-        let lines: Vec<String> = stops.map(|(_, stop)| stop.clone()).collect();
-        lines[lines.len().saturating_sub(count)..].to_vec()
+        let mut last: Vec<String> = stops
+            .rev()
+            .take(count)
+            .map(|(_, stop)| format!("{stop:?}"))
+            .collect();
+        last.reverse();
+        last
     }
 }

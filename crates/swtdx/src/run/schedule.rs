@@ -125,8 +125,8 @@ pub struct Running<'a, M, L, C> {
     pub tsc: GuestTsc,
     pub stats: &'a mut RunStats,
     pub until: Option<Instant>,
-    /// The last stops, oldest first: vCPU and what it was, for a debugger.
-    pub stops: VecDeque<(usize, String)>,
+    /// The last stops of a DEBUG TD, oldest first: vCPU and what it was.
+    pub stops: VecDeque<(usize, Stop)>,
     /// Whether the guest has said its last word.
     pub over: &'a dyn Fn() -> bool,
 }
@@ -195,7 +195,7 @@ impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Running<'_, M, L, C> {
             if self.stops.len() == STOPS {
                 self.stops.pop_front();
             }
-            self.stops.push_back((index, format!("{stop:?}")));
+            self.stops.push_back((index, stop.clone()));
         }
         Ok(match stop {
             Stop::Interrupted { .. } => Ok(State::Ready),
