@@ -1,5 +1,6 @@
 //! Unmodified Debian kernels boot as TDs to user space.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -40,20 +41,26 @@ struct Ended {
 }
 
 impl Boot {
-    /// Starts it with the console on standard error and the summary on standard output, each into a pipe.
-    fn start(&self, args: &[&str]) -> Child {
-        Command::new(env!("CARGO_BIN_EXE_swtdx"))
+    /// Starts it with the console on standard error and the summary on standard output, each into a pipe, and with
+    /// `typed` in the pipe that is its console's input.
+    fn start(&self, args: &[&str], typed: &str) -> Child {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_swtdx"))
             .args(["run", "--json", "--quiet", "--memory", "1G"])
             .args(["--append", "console=ttyS0", "--timeout", "500", "--kernel"])
             .arg(&self.kernel)
             .arg("--initrd")
             .arg(&self.initrd)
             .args(args)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .expect("the program starts")
+            .expect("the program starts");
+        let input = child.stdin.take().expect("piped");
+        { input }
+            .write_all(typed.as_bytes())
+            .expect("room in the pipe");
+        child
     }
 }
 
@@ -96,17 +103,21 @@ fn is_a_linux_td(ended: &Ended, cpus: u32) {
     assert_eq!(summary["teardown"]["lost_hkids"], 0);
 }
 
+/// Shows that the command's text arrives whole, and that the console's input does.
+const COMMAND: &str = r#"read line; echo "100% \"done\": $line" | cat"#;
+
 #[test]
 fn debian_6_12_boots_the_same_twice_and_its_command_succeeds() {
     let Some(boot) = guests("linux-6.12") else {
         return;
     };
-    let both = [(); 2].map(|()| boot.start(&["--exec", "echo 100% \"done\" | cat"]));
+    let both = [(); 2].map(|()| boot.start(&["--exec", COMMAND], "two words\n"));
     // Both are listened to at once: neither waits for room in its pipe.
     let both = both.map(|child| std::thread::spawn(move || end(child)));
     let [first, second] = both.map(|boot| boot.join().expect("it ended"));
     is_a_linux_td(&first, 1);
-    assert!(first.console.contains("\n100% done\r\n"), "what --exec ran");
+    let said = first.console.contains("\n100% \"done\": two words\r\n");
+    assert!(said, "what --exec ran:\n{}", first.console);
     assert!(first.console.contains("SWTDX-EXIT 0"));
     assert_eq!(first.console, second.console);
     let deterministic = |mut summary: Value| {
@@ -122,7 +133,7 @@ fn debian_7_boots_on_four_vcpus() {
     let Some(boot) = guests("linux-7") else {
         return;
     };
-    is_a_linux_td(&end(boot.start(&["--cpus", "4"])), 4);
+    is_a_linux_td(&end(boot.start(&["--cpus", "4"], "")), 4);
 }
 
 #[test]
@@ -130,7 +141,7 @@ fn a_command_that_fails_in_the_guest_is_told_by_exit_status_2() {
     let Some(boot) = guests("linux-6.12") else {
         return;
     };
-    let ended = end(boot.start(&["--exec", "exit 3"]));
+    let ended = end(boot.start(&["--exec", "exit 3"], ""));
     assert_eq!(ended.status, Some(2), "{}", ended.console);
     assert_eq!(ended.summary["end"], "command failed");
     assert_eq!(

@@ -108,6 +108,11 @@ impl Board {
         taken
     }
 
+    /// Whether the guest waits for bytes typed at the console, and has taken all there were.
+    pub fn listens(&self) -> bool {
+        self.serial.listens()
+    }
+
     fn serial_interrupt(&mut self) {
         if self.serial.take_edge()
             && let Some(message) = self.ioapic.raise(COM1_IRQ)

@@ -3,6 +3,8 @@
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::status::Status;
+
 /// The longest line that is kept for looking at; what is longer is passed on all the same.
 const LINE: usize = 4096;
 /// How many of the last lines are kept.
@@ -33,14 +35,17 @@ pub struct Seen {
 pub struct Console<W> {
     out: W,
     seen: Arc<Mutex<Seen>>,
+    status: Status,
 }
 
 impl<W: Write> Console<W> {
-    pub fn new(out: W) -> (Self, Arc<Mutex<Seen>>) {
+    /// A console that clears `status` out of its way.
+    pub fn new(out: W, status: Status) -> (Self, Arc<Mutex<Seen>>) {
         let seen = Arc::default();
         let console = Self {
             out,
             seen: Arc::clone(&seen),
+            status,
         };
         (console, seen)
     }
@@ -48,13 +53,11 @@ impl<W: Write> Console<W> {
 
 impl<W: Write> Write for Console<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.status.console_writes(bytes);
         let written = self.out.write(bytes)?;
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         for &byte in &bytes[..written] {
             seen.byte(byte);
-        }
-        if bytes[..written].contains(&b'\n') {
-            self.out.flush()?;
         }
         Ok(written)
     }
@@ -127,7 +130,7 @@ mod tests {
     use super::*;
 
     fn see(text: &[u8]) -> Seen {
-        let (mut console, seen) = Console::new(Vec::new());
+        let (mut console, seen) = Console::new(Vec::new(), Status::new(false));
         console.write_all(text).unwrap();
         assert_eq!(console.out, text);
         let seen = seen.lock().unwrap();

@@ -115,7 +115,7 @@ impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Owner for Debugged<'_, '_, M, L
             },
             // While one vCPU steps alone it may sleep: that is no hang.
             End::Hang if only.is_some() => Slice::Ran,
-            End::PoweredOff | End::Reset => {
+            End::PoweredOff | End::Reset | End::Quit => {
                 self.end = Some(end);
                 Slice::Ended { status: 0 }
             }

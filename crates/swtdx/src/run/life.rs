@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tdvf::{Mrtd, Order};
 use tdx_call::SeamcallLp;
@@ -16,10 +16,12 @@ use tdx_platform::{Platform, PlatformMemory};
 use super::console::Seen;
 use super::debugger;
 use super::guest::Guest;
+use super::input::{self, Input};
 use super::options::Args;
 use super::post_mortem;
 use super::report::{Report, hex};
 use super::schedule::{Clockwork, GuestTsc, Running, State};
+use super::status::Status;
 use super::summary::{self, Pages, ReportSummary, Summary, TeardownSummary};
 use super::td_params::{self, TdParams};
 use crate::cli::Failure;
@@ -39,6 +41,7 @@ pub struct Life<'a> {
     pub platform: &'a Arc<Platform>,
     pub console: Box<dyn Write + Send>,
     pub seen: Arc<Mutex<Seen>>,
+    pub status: Status,
     pub started: Instant,
 }
 
@@ -74,6 +77,14 @@ impl Life<'_> {
         let mut stats = RunStats::default();
         let first_tick = hardware.tsc();
         let states = vec![State::Ready; vcpus.len()];
+        let mut status = self.status.clone();
+        let mut input = match args.console_is_stdio() {
+            true => Input::of_stdin(),
+            false => Input::Nothing,
+        };
+        if input.is_terminal() {
+            self.say(format_args!("console   {}", input::HINT));
+        }
         let mut running = Running {
             host: &host,
             td: &td,
@@ -91,12 +102,17 @@ impl Life<'_> {
                     .unwrap_or_else(PoisonError::into_inner)
                     .panic_over
             },
+            input: &mut input,
+            status: &mut status,
         };
         let end = match args.debugging() {
             None => running.run().map_err(dead("running the TD")),
             Some(debugging) => debugger::run(&mut running, &debugging),
         };
         drop(board);
+        // The terminal is the user's again before there is more to say.
+        drop(input);
+        status.end();
         if self.params.is_debug()
             && let Ok(end) = &end
             && let Some(vcpu) = end.vcpu().and_then(|index| vcpus.get(index))
@@ -318,6 +334,18 @@ fn dead(doing: &'static str) -> impl Fn(HostError) -> Failure {
 impl Clockwork for tdx_machine::Machine {
     fn now(&self) -> u64 {
         self.tsc()
+    }
+    fn seen(&self) -> u64 {
+        self.time()
+    }
+    fn duration(&self, ticks: u64) -> Duration {
+        let hz = u128::from(self.config().tsc_hz.max(1));
+        let nanos = u128::from(ticks) * 1_000_000_000 / hz;
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+    fn ticks(&self, time: Duration) -> u64 {
+        let hz = u128::from(self.config().tsc_hz);
+        u64::try_from(time.as_nanos() * hz / 1_000_000_000).unwrap_or(u64::MAX)
     }
     fn sleep_until(&self, tsc: u64) {
         let now = self.tsc();

@@ -3,17 +3,22 @@
 mod console;
 mod debugger;
 mod guest;
+mod input;
 mod life;
 mod options;
 mod post_mortem;
 mod report;
 mod schedule;
 mod scripted;
+mod status;
 mod summary;
 mod td_params;
+mod terminal;
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -27,6 +32,7 @@ use self::console::Console;
 use self::guest::Guest;
 use self::life::Life;
 pub use self::options::{Args, Size};
+use self::status::Status;
 use self::td_params::TdParams;
 use crate::cli::Failure;
 
@@ -49,12 +55,15 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
         false => Guests::engine(args.cpus.into()),
     };
     let platform = Platform::new(config, guests);
-    let to: Box<dyn Write + Send> = match args.console.to_str() {
-        Some("stdio") if args.json => Box::new(io::stderr()),
-        Some("stdio") => Box::new(io::stdout()),
-        _ => Box::new(create(&args.console)?),
+    let to = match args.console_is_stdio() {
+        // The file itself, not the buffer before it: a prompt has no newline, and guests print from any thread.
+        true if args.json => File::from(io::stderr().as_fd().try_clone_to_owned()?),
+        true => File::from(io::stdout().as_fd().try_clone_to_owned()?),
+        false => create(&args.console)?,
     };
-    let (console, seen) = Console::new(to);
+    let traced_here = args.trace.as_deref() == Some(Path::new("-"));
+    let status = Status::new(!args.quiet && !traced_here && args.gdb.is_none());
+    let (console, seen) = Console::new(to, status.clone());
     let lps = platform.lps().into_iter();
     let lps = lps.map(|lp| Faulty::<_, 16>::new(lp, args.fault.iter().copied()));
     let life = Life {
@@ -64,6 +73,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
         platform: &platform,
         console: Box::new(console),
         seen: Arc::clone(&seen),
+        status,
         started: Instant::now(),
     };
     if args.dry_run {
@@ -133,7 +143,7 @@ fn trace_sink(args: &Args) -> Result<Option<Sink>, Failure> {
     Ok(Some(Arc::new(Mutex::new(out))))
 }
 
-fn create(path: &std::path::Path) -> Result<File, Failure> {
+fn create(path: &Path) -> Result<File, Failure> {
     File::create(path).map_err(|why| Failure::input(format!("{}: {why}", path.display())))
 }
 

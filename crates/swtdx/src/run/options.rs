@@ -22,6 +22,9 @@ Examples:
   swtdx run --dry-run --gpaw 52               the TD's parameters, without running it
   swtdx run --debug-td --kernel vmlinuz       registers and code of a vCPU that dies
 
+Console: at a terminal Ctrl-a x ends the run, Ctrl-a h shows help; from a file or pipe the guest gets input
+when it waits for some.
+
 Limits: of TD firmware (--firmware) none is known to reach its boot manager yet; PCI is a bus without devices.
 
 Exit status: 0 the TD shut down cleanly, 1 wrong usage or input, 2 the guest's command failed, 3 guest panic
@@ -104,6 +107,11 @@ impl Args {
         let given = self.append.iter().cloned();
         let exec = self.exec.iter().map(|command| exec_word(command));
         given.chain(exec).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Whether the guest's console is on standard input and output.
+    pub fn console_is_stdio(&self) -> bool {
+        self.console.to_str() == Some("stdio")
     }
 
     /// The debugger, if one is wanted.

@@ -1,7 +1,7 @@
 //! Which vCPU runs when: one after the other, in slices of virtual time, so that every run is the same.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tdx_call::{HostMemory, SeamcallLp};
 use tdx_devices::{Board, Interrupt, Power};
@@ -9,16 +9,28 @@ use tdx_host::tdvmcall::FatalError;
 use tdx_host::{Host, HostError, Lp, MemoryFault, Run, RunStats, Stop, Td, Vcpu};
 use x86_arch::ExitReason;
 
+use super::input::Input;
+use super::status::{Now, Status};
+
 /// Host TSC ticks that a vCPU runs before the next one's turn.
 const SLICE: u64 = 100_000;
+
+/// The longest wait for input before the run looks at its other duties.
+const GLANCE: Duration = Duration::from_millis(100);
 
 /// How many stops are kept for a debugger.
 const STOPS: usize = 1000;
 
 /// The processors' clock and interrupt lines, which a real host has in hardware.
 pub trait Clockwork {
-    /// The host's TSC.
+    /// The host's TSC, read as software reads it.
     fn now(&self) -> u64;
+    /// The same for an onlooker: looking costs the run no time.
+    fn seen(&self) -> u64;
+    /// How long so many ticks are.
+    fn duration(&self, ticks: u64) -> Duration;
+    /// How many ticks pass in a time.
+    fn ticks(&self, time: Duration) -> u64;
     /// Makes time pass while every processor sleeps.
     fn sleep_until(&self, tsc: u64);
     /// Ends stays in a guest on processor `lp` from this moment on, by a timer interrupt of the host's.
@@ -80,6 +92,8 @@ pub enum End {
     },
     /// The debugger's user ended it.
     Killed,
+    /// The user at the console ended it.
+    Quit,
     /// The console said that the guest's kernel panicked.
     Panicked,
     /// Every vCPU sleeps and nothing will wake one.
@@ -97,7 +111,7 @@ impl End {
             | End::Debug { vcpu, .. }
             | End::Unexpected { vcpu, .. } => Some(vcpu as usize),
             End::Hang | End::Timeout | End::Panicked => Some(0),
-            End::PoweredOff | End::Reset | End::Killed | End::FatalError(_) => None,
+            End::PoweredOff | End::Reset | End::Killed | End::Quit | End::FatalError(_) => None,
         }
     }
 }
@@ -129,6 +143,9 @@ pub struct Running<'a, M, L, C> {
     pub stops: VecDeque<(usize, Stop)>,
     /// Whether the guest has said its last word.
     pub over: &'a dyn Fn() -> bool,
+    /// What is typed at the console.
+    pub input: &'a mut Input,
+    pub status: &'a mut Status,
 }
 
 impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Running<'_, M, L, C> {
@@ -156,6 +173,7 @@ impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Running<'_, M, L, C> {
                 self.states[index] = State::Ready;
             }
             slept = false;
+            self.tell(index);
             match self.turn(index)? {
                 Ok(next) => self.states[index] = next,
                 Err(end) => return Ok(Some(end)),
@@ -163,14 +181,46 @@ impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Running<'_, M, L, C> {
             if (self.over)() {
                 return Ok(Some(End::Panicked));
             }
-            if self.until.is_some_and(|until| Instant::now() >= until) {
-                return Ok(Some(End::Timeout));
+            if let Some(end) = self.user()? {
+                return Ok(Some(end));
             }
         }
-        if slept && !self.sleep()? {
+        if !slept {
+            return Ok(None);
+        }
+        if !self.sleep()? {
             return Ok(Some(End::Hang));
         }
+        self.user()
+    }
+
+    /// What the user wants and how long the user waits; typed bytes go to the guest.
+    fn user(&mut self) -> Result<Option<End>, HostError> {
+        if self.until.is_some_and(|until| Instant::now() >= until) {
+            return Ok(Some(End::Timeout));
+        }
+        if self.input.quit() {
+            return Ok(Some(End::Quit));
+        }
+        let typed = self.input.take(|| self.board.listens());
+        if !typed.is_empty() {
+            self.board.type_bytes(&typed);
+            self.deliver()?;
+        }
         Ok(None)
+    }
+
+    /// One line for who waits for the guest to boot; a guest that listens to its console has booted.
+    fn tell(&mut self, vcpu: usize) {
+        if self.input.is_terminal() && self.board.listens() {
+            self.status.end();
+        }
+        let (clockwork, stats) = (self.clockwork, &*self.stats);
+        self.status.tick(|| Now {
+            vcpu,
+            exits: stats.entries,
+            guest_time: clockwork.duration(clockwork.seen()),
+        });
     }
 
     /// One slice of one vCPU.
@@ -268,13 +318,21 @@ impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Running<'_, M, L, C> {
         associated.unwrap_or(index % self.lps.len())
     }
 
-    /// All vCPUs sleep: time jumps to the next timer. False when there is none.
+    /// All vCPUs sleep: time jumps to the next timer, or passes as the host's does while a user is at the console.
+    /// False when nothing will wake one.
     fn sleep(&mut self) -> Result<bool, HostError> {
+        let now = self.clockwork.seen();
         let Some(deadline) = self.board.next_deadline() else {
-            return Ok(false);
+            return Ok(self.board.listens() && self.input.wait(GLANCE));
         };
-        let at = self.tsc.to_host(deadline);
-        self.clockwork.sleep_until(at.max(self.clockwork.now() + 1));
+        let mut at = self.tsc.to_host(deadline).max(now + 1);
+        if self.input.is_terminal() && self.board.listens() {
+            let began = Instant::now();
+            let longest = self.clockwork.duration(at - now);
+            self.input.wait(longest.min(GLANCE));
+            at = at.min(now + self.clockwork.ticks(began.elapsed()).max(1));
+        }
+        self.clockwork.sleep_until(at);
         self.deliver()?;
         Ok(true)
     }

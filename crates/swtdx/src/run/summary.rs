@@ -228,6 +228,7 @@ pub fn verdict(end: &End, seen: &Seen, seconds: Option<u64>) -> (&'static str, u
                 last()
             )),
         ),
+        End::Quit => ("ended by the user", 0, None),
         End::Killed => ("killed", 0, Some("the debugger ended the TD".to_owned())),
         End::Hang => (
             "hang",
