@@ -1,4 +1,4 @@
-//! ACPI tables of a hardware-reduced platform for the direct-boot firmware (ACPI 6.5).
+//! ACPI tables of a hardware-reduced platform (ACPI 6.5).
 
 use acpi_tables::Aml;
 use acpi_tables::aml;
@@ -18,7 +18,14 @@ const TABLE: [u8; 8] = *b"SWTDX   ";
 #[derive(Clone, Copy, Debug)]
 pub struct Platform {
     pub vcpus: u32,
-    /// Guest physical address of the firmware's multiprocessor-wakeup mailbox.
+    /// What the direct-boot firmware has in memory. EDK II says the same of itself in tables that it adds.
+    pub firmware: Option<FirmwareMemory>,
+}
+
+/// Guest physical addresses.
+#[derive(Clone, Copy, Debug)]
+pub struct FirmwareMemory {
+    /// The multiprocessor-wakeup mailbox.
     pub mailbox: u64,
     /// The firmware's event log.
     pub log: u64,
@@ -37,9 +44,12 @@ pub fn tables(base: u64, platform: Platform) -> Vec<u8> {
     let dsdt = place(dsdt().as_slice());
     let fadt = place(&fadt(dsdt));
     let madt = place(madt(platform).as_slice());
-    let ccel = place(ccel(platform).as_slice());
+    let mut listed = vec![fadt, madt];
+    if let Some(firmware) = platform.firmware {
+        listed.push(place(ccel(firmware).as_slice()));
+    }
     let mut xsdt = XSDT::new(OEM, TABLE, 1);
-    for table in [fadt, madt, ccel] {
+    for table in listed {
         xsdt.add_entry(table);
     }
     let xsdt = place(&bytes(&xsdt));
@@ -142,18 +152,20 @@ fn madt(platform: Platform) -> Sdt {
     io_apic.extend_from_slice(&(IOAPIC as u32).to_le_bytes());
     io_apic.extend_from_slice(&0u32.to_le_bytes());
     madt.append_slice(&io_apic);
-    let mut wakeup = vec![0x10, 16, 0, 0, 0, 0, 0, 0];
-    wakeup.extend_from_slice(&platform.mailbox.to_le_bytes());
-    madt.append_slice(&wakeup);
+    if let Some(firmware) = platform.firmware {
+        let mut wakeup = vec![0x10, 16, 0, 0, 0, 0, 0, 0];
+        wakeup.extend_from_slice(&firmware.mailbox.to_le_bytes());
+        madt.append_slice(&wakeup);
+    }
     madt
 }
 
 /// CCEL: where the event log is (UEFI 2.10, 38.4.1): CC type 2 is TDX.
-fn ccel(platform: Platform) -> Sdt {
+fn ccel(firmware: FirmwareMemory) -> Sdt {
     let mut ccel = Sdt::new(*b"CCEL", 36, 1, OEM, TABLE, 1);
     ccel.append_slice(&[2, 0, 0, 0]);
-    ccel.append_slice(&platform.log_size.to_le_bytes());
-    ccel.append_slice(&platform.log.to_le_bytes());
+    ccel.append_slice(&firmware.log_size.to_le_bytes());
+    ccel.append_slice(&firmware.log.to_le_bytes());
     ccel
 }
 
@@ -171,9 +183,11 @@ mod tests {
     fn every_table_is_reached_from_the_rsdp_with_a_good_checksum() {
         let platform = Platform {
             vcpus: 2,
-            mailbox: 0x88_0000,
-            log: 0x92_0000,
-            log_size: 0x1_0000,
+            firmware: Some(FirmwareMemory {
+                mailbox: 0x88_0000,
+                log: 0x92_0000,
+                log_size: 0x1_0000,
+            }),
         };
         let all = tables(BASE, platform);
         let at = |address: u64| &all[(address - BASE) as usize..];
@@ -205,11 +219,9 @@ mod tests {
     fn the_255th_processor_has_an_x2apic_entry() {
         let platform = Platform {
             vcpus: 256,
-            mailbox: 0,
-            log: 0,
-            log_size: 0,
+            firmware: None,
         };
         let madt = madt(platform);
-        assert_eq!(madt.as_slice().len(), 44 + 255 * 8 + 16 + 12 + 16);
+        assert_eq!(madt.as_slice().len(), 44 + 255 * 8 + 16 + 12);
     }
 }

@@ -9,6 +9,8 @@ use tdx_host::tdvmcall::{MsrFault, Services};
 use x86_arch::Gpa;
 
 use crate::apic::{self, Apic, Message};
+use crate::dma::SharedMemory;
+use crate::firmware::FirmwareDevices;
 use crate::ioapic::IoApic;
 use crate::memory_map::{COM1, COM1_IRQ, IOAPIC};
 use crate::pci::{CONFIG_ADDRESS, CONFIG_DATA_END, PciBus};
@@ -29,6 +31,8 @@ pub struct BoardConfig {
     pub console: Box<dyn Write + Send>,
     /// Where the memory-mapped PCI configuration space begins, for a guest without firmware that places it.
     pub ecam: Option<u64>,
+    /// What firmware of a PC finds besides.
+    pub firmware: Option<FirmwareDevices>,
 }
 
 impl fmt::Debug for BoardConfig {
@@ -46,6 +50,7 @@ pub struct Board {
     ioapic: IoApic,
     serial: SerialPort,
     pci: PciBus,
+    firmware: Option<FirmwareDevices>,
     power: Option<Power>,
     interrupts: VecDeque<Interrupt>,
 }
@@ -70,6 +75,7 @@ impl Board {
             ioapic: IoApic::default(),
             serial: SerialPort::new(config.console),
             pci: PciBus::new(config.ecam),
+            firmware: config.firmware,
             power: None,
             interrupts: VecDeque::new(),
         }
@@ -88,6 +94,13 @@ impl Board {
     /// When the earliest timer fires, in TSC ticks.
     pub fn next_deadline(&self) -> Option<u64> {
         self.apics.iter().filter_map(Apic::expiry).min()
+    }
+
+    /// Lets the devices do what they want guest memory for.
+    pub fn serve_dma(&mut self, memory: &dyn SharedMemory) {
+        if let Some(firmware) = &mut self.firmware {
+            firmware.serve(memory);
+        }
     }
 
     /// Lets every timer fire that is due by now.
@@ -154,6 +167,11 @@ impl Services for Board {
     }
 
     fn io_read(&mut self, _vcpu: u32, port: u16, size: u8) -> u32 {
+        let now = (self.clock)();
+        let firmware = self.firmware.as_mut();
+        if let Some(value) = firmware.and_then(|devices| devices.read(port, size, now)) {
+            return value;
+        }
         match port {
             COM1..=0x3FF if size == 1 => {
                 let value = self.serial.read((port - COM1) as u8);
@@ -167,6 +185,12 @@ impl Services for Board {
     }
 
     fn io_write(&mut self, _vcpu: u32, port: u16, size: u8, value: u32) {
+        if let Some(devices) = &mut self.firmware
+            && devices.write(port, size, value)
+        {
+            self.power = self.power.or(devices.power());
+            return;
+        }
         match port {
             COM1..=0x3FF if size == 1 => {
                 self.serial.write((port - COM1) as u8, value as u8);
@@ -213,7 +237,10 @@ impl Services for Board {
     }
 
     fn wants_owner(&mut self) -> bool {
-        self.power.is_some() || !self.interrupts.is_empty()
+        let firmware = self.firmware.as_ref();
+        self.power.is_some()
+            || !self.interrupts.is_empty()
+            || firmware.is_some_and(FirmwareDevices::transfer_waits)
     }
 
     fn event_pending(&mut self, _vcpu: u32) -> bool {
@@ -235,6 +262,7 @@ mod tests {
             clock: Arc::new(move || tsc.load(Ordering::Relaxed)),
             console: Box::new(std::io::sink()),
             ecam: None,
+            firmware: None,
         });
         (board, now)
     }

@@ -178,9 +178,11 @@ pub fn plan(payload: Payload<'_>, memory: u64, vcpus: u32) -> Result<DirectBoot,
 
     let platform = acpi::Platform {
         vcpus,
-        mailbox: MAILBOX,
-        log: LOG,
-        log_size: LOG_SIZE,
+        firmware: Some(acpi::FirmwareMemory {
+            mailbox: MAILBOX,
+            log: LOG,
+            log_size: LOG_SIZE,
+        }),
     };
     let acpi = acpi::tables(ACPI, platform);
     let parts: [(u64, &[u8]); 4] = [

@@ -5,18 +5,27 @@
 #![forbid(unsafe_code)]
 
 mod acpi;
+mod acpi_loader;
 mod apic;
 mod board;
+mod cmos;
 mod cpuid;
 pub mod direct_boot;
+mod dma;
+pub mod firmware;
+mod fw_cfg;
+mod fw_cfg_dma;
 mod interrupt;
 mod ioapic;
 pub mod memory_map;
 mod msr;
 mod pci;
+mod pm_timer;
 mod power;
 mod serial;
 
 pub use board::{Board, BoardConfig, Clock};
+pub use dma::{NotShared, SharedMemory};
+pub use fw_cfg_dma::fuzz_dma;
 pub use interrupt::Interrupt;
 pub use power::Power;

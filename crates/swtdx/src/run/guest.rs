@@ -28,7 +28,7 @@ pub struct Guest {
 impl Guest {
     /// Reads the files that the options name and lays them out.
     pub fn new(args: &Args) -> Result<Guest, Failure> {
-        if let Some(kernel) = &args.kernel {
+        if let (Some(kernel), None) = (&args.kernel, &args.firmware) {
             return direct(args, kernel);
         }
         let (name, firmware) = match &args.firmware {
@@ -109,6 +109,6 @@ fn extend(rtmr: [u8; 48], event: &[u8]) -> [u8; 48] {
         .into()
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+pub fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     fs::read(path).map_err(|why| Failure::input(format!("{}: {why}", path.display())))
 }

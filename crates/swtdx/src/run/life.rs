@@ -73,6 +73,7 @@ impl Life<'_> {
             clock: Arc::new(move || tsc.of_host(clock.tsc())),
             console,
             ecam: None,
+            firmware: super::firmware::devices(args, self.params.tsc_khz.into())?,
         });
         let mut stats = RunStats::default();
         let first_tick = hardware.tsc();

@@ -2,6 +2,7 @@
 
 mod console;
 mod debugger;
+mod firmware;
 mod guest;
 mod input;
 mod life;

@@ -18,6 +18,7 @@ Examples:
   swtdx run --fault busy:TDH.MEM.TRACK@1      the first TRACK finds its lock held
   swtdx run --kernel vmlinuz --initrd initrd.cpio --append console=ttyS0 --memory 1G
   swtdx run --kernel vmlinuz --initrd initrd.cpio --append console=ttyS0 --memory 1G --exec 'grep tdx /proc/cpuinfo'
+  swtdx run --firmware OVMF.fd --kernel vmlinuz --initrd initrd.cpio --append console=ttyS0 --memory 512M
   swtdx run --debug-td --gdb :1234 --gdb-wait then in GDB: target remote :1234
   swtdx run --dry-run --gpaw 52               the TD's parameters, without running it
   swtdx run --debug-td --kernel vmlinuz       registers and code of a vCPU that dies
@@ -25,7 +26,7 @@ Examples:
 Console: at a terminal Ctrl-a x ends the run, Ctrl-a h shows help; from a file or pipe the guest gets input
 when it waits for some.
 
-Limits: of TD firmware (--firmware) none is known to reach its boot manager yet; PCI is a bus without devices.
+Limits: PCI is a bus without devices, so firmware (--firmware) boots what --kernel gives it.
 
 Exit status: 0 the TD shut down cleanly, 1 wrong usage or input, 2 the guest's command failed, 3 guest panic
 or fatal error, 4 triple fault, 5 timeout or hang, 6 the TD or the module is dead, 70 a bug of swtdx.";
@@ -37,8 +38,14 @@ pub struct Args {
     /// TD firmware to boot: an image with TDVF metadata, such as OVMF
     #[arg(long, value_name = "FILE")]
     pub firmware: Option<PathBuf>,
-    /// Linux kernel (bzImage) to boot directly
-    #[arg(long, value_name = "FILE", conflicts_with = "firmware")]
+    /// Where the firmware's debug output goes (I/O port 0x402; release builds say nothing there)
+    #[arg(long, value_name = "FILE", requires = "firmware")]
+    pub firmware_log: Option<PathBuf>,
+    /// A file for the firmware to read through fw_cfg, such as opt/org.example/x=FILE
+    #[arg(long, value_name = "NAME=FILE", requires = "firmware")]
+    pub fw_cfg: Vec<FwCfgFile>,
+    /// Linux kernel (bzImage) to boot: directly, or by --firmware, which starts any EFI application
+    #[arg(long, value_name = "FILE")]
     pub kernel: Option<PathBuf>,
     /// Initial RAM disk for the kernel
     #[arg(long, value_name = "FILE", requires = "kernel")]
@@ -131,6 +138,26 @@ fn exec_word(command: &str) -> String {
         b => format!("%{b:02x}"),
     });
     format!("exec={}", letters.collect::<String>())
+}
+
+/// A named file in fw_cfg and the host's file that it is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FwCfgFile {
+    pub name: String,
+    pub path: PathBuf,
+}
+
+impl FromStr for FwCfgFile {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once('=') {
+            Some((name, path)) if !name.is_empty() && !path.is_empty() => Ok(FwCfgFile {
+                name: name.to_owned(),
+                path: path.into(),
+            }),
+            _ => Err("NAME=FILE"),
+        }
+    }
 }
 
 /// A number of bytes.

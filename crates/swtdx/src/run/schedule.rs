@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tdx_call::{HostMemory, SeamcallLp};
 use tdx_devices::{Board, Interrupt, Power};
 use tdx_host::tdvmcall::FatalError;
-use tdx_host::{Host, HostError, Lp, MemoryFault, Run, RunStats, Stop, Td, Vcpu};
+use tdx_host::{GuestMemory, Host, HostError, Lp, MemoryFault, Run, RunStats, Stop, Td, Vcpu};
 use x86_arch::ExitReason;
 
 use super::input::Input;
@@ -250,11 +250,17 @@ impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Running<'_, M, L, C> {
         Ok(match stop {
             Stop::Interrupted { .. } => Ok(State::Ready),
             Stop::Halted { blocked } => Ok(State::Halted { blocked }),
-            Stop::Devices => match self.board.power() {
-                Some(Power::Off) => Err(End::PoweredOff),
-                Some(Power::Reset) => Err(End::Reset),
-                None => Ok(State::Ready),
-            },
+            Stop::Devices => {
+                self.board.serve_dma(&GuestMemory {
+                    host: self.host,
+                    td: self.td,
+                });
+                match self.board.power() {
+                    Some(Power::Off) => Err(End::PoweredOff),
+                    Some(Power::Reset) => Err(End::Reset),
+                    None => Ok(State::Ready),
+                }
+            }
             Stop::FatalError(report) => Err(End::FatalError(report)),
             Stop::TripleFault => Err(End::TripleFault { vcpu: number }),
             Stop::MemoryFault(fault) => Err(End::MemoryFault {
