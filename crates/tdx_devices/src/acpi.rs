@@ -8,8 +8,8 @@ use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
 
-use crate::memory_map::{COM1, COM1_IRQ, IOAPIC};
-use crate::power;
+use crate::memory_map::{COM1, COM1_IRQ, IOAPIC, PCI_HIGH, PCI_LOW};
+use crate::{pci, power};
 
 const OEM: [u8; 6] = *b"SWTDX ";
 const TABLE: [u8; 8] = *b"SWTDX   ";
@@ -114,7 +114,58 @@ fn dsdt() -> Sdt {
     let mut dsdt = Sdt::new(*b"DSDT", 36, 6, OEM, TABLE, 1);
     dsdt.append_slice(&bytes(&soft_off));
     dsdt.append_slice(&serial);
+    dsdt.append_slice(&pci_root());
     dsdt
+}
+
+/// The PCI host bridge: what its bus may use, and where interrupt pins go.
+fn pci_root() -> Vec<u8> {
+    let cacheable = aml::AddressSpaceCacheable::NotCacheable;
+    let low = PCI_LOW.map(|range| {
+        aml::AddressSpace::new_memory(cacheable, true, range.start, range.end - 1, None)
+    });
+    let high =
+        aml::AddressSpace::new_memory(cacheable, true, PCI_HIGH.start, PCI_HIGH.end - 1, None);
+    // Address of the device with any function, pin INTA, no link device, input of the I/O APIC.
+    let routes: Vec<[u32; 4]> = (1..=pci::SLOTS as u8)
+        .map(|slot| {
+            [
+                u32::from(slot) << 16 | 0xFFFF,
+                0,
+                0,
+                pci::irq_of(slot).into(),
+            ]
+        })
+        .collect();
+    let routes: Vec<aml::Package<'_>> = routes
+        .iter()
+        .map(|route| aml::Package::new(route.iter().map(|word| word as &dyn Aml).collect()))
+        .collect();
+    aml::Device::new(
+        "_SB_.PCI0".into(),
+        vec![
+            &aml::Name::new("_HID".into(), &aml::EISAName::new("PNP0A08")),
+            &aml::Name::new("_CID".into(), &aml::EISAName::new("PNP0A03")),
+            &aml::Name::new("_UID".into(), &aml::ZERO),
+            &aml::Name::new("_SEG".into(), &aml::ZERO),
+            &aml::Name::new("_BBN".into(), &aml::ZERO),
+            &aml::Name::new(
+                "_CRS".into(),
+                &aml::ResourceTemplate::new(vec![
+                    &aml::AddressSpace::new_bus_number(0u16, 0),
+                    &aml::IO::new(pci::CONFIG_ADDRESS, pci::CONFIG_ADDRESS, 1, 8),
+                    &low[0],
+                    &low[1],
+                    &high,
+                ]),
+            ),
+            &aml::Name::new(
+                "_PRT".into(),
+                &aml::Package::new(routes.iter().map(|route| route as &dyn Aml).collect()),
+            ),
+        ],
+    )
+    .bytes_of()
 }
 
 /// `Aml` as bytes, while the parts it borrows are alive.

@@ -5,6 +5,8 @@
 
 use tdx_host::tdvmcall::MsrFault;
 
+use crate::virtio::msix::Msi;
+
 pub const TSC_DEADLINE: u32 = 0x6E0;
 const ID: u32 = 0x802;
 const VERSION: u32 = 0x803;
@@ -210,7 +212,29 @@ pub enum Target {
     Others,
 }
 
+impl Target {
+    /// An address of 8 bits, as I/O APIC entries and messages have it.
+    pub fn of_8_bits(destination: u8, logical: bool) -> Target {
+        match (logical, destination) {
+            (false, 0xFF) => Target::All,
+            (false, id) => Target::Physical(id.into()),
+            (true, id) => Target::Logical(id.into()),
+        }
+    }
+}
+
 impl Message {
+    /// A message-signalled interrupt (SDM volume 3, 12.11); a store elsewhere is none.
+    pub fn from_msi(message: Msi) -> Option<Message> {
+        let logical = message.address & 1 << 2 != 0;
+        let ours = message.address >> 20 == 0xFEE;
+        ours.then(|| Message {
+            delivery: (message.data >> 8 & 7) as u8,
+            vector: message.data as u8,
+            target: Target::of_8_bits((message.address >> 12) as u8, logical),
+        })
+    }
+
     pub fn from_icr(value: u64) -> Message {
         let id = (value >> 32) as u32;
         Message {

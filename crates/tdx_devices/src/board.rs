@@ -12,11 +12,11 @@ use crate::apic::{self, Apic, Message};
 use crate::dma::SharedMemory;
 use crate::firmware::FirmwareDevices;
 use crate::ioapic::IoApic;
-use crate::memory_map::{COM1, COM1_IRQ, IOAPIC};
+use crate::memory_map::{COM1, COM1_IRQ, IOAPIC, PCI_IRQS};
 use crate::pci::{CONFIG_ADDRESS, CONFIG_DATA_END, PciBus};
 use crate::power::{self, Power};
 use crate::serial::SerialPort;
-use crate::{Interrupt, cpuid, msr};
+use crate::{Interrupt, cpuid, msr, virtio};
 
 /// The guest's TSC now.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -29,10 +29,10 @@ pub struct BoardConfig {
     pub clock: Clock,
     /// Where the serial console's bytes go.
     pub console: Box<dyn Write + Send>,
-    /// Where the memory-mapped PCI configuration space begins, for a guest without firmware that places it.
-    pub ecam: Option<u64>,
     /// What firmware of a PC finds besides.
     pub firmware: Option<FirmwareDevices>,
+    /// What is on the PCI bus, at most [`crate::PCI_SLOTS`] devices.
+    pub devices: Vec<Box<dyn virtio::Device>>,
 }
 
 impl fmt::Debug for BoardConfig {
@@ -74,7 +74,7 @@ impl Board {
                 .collect(),
             ioapic: IoApic::default(),
             serial: SerialPort::new(config.console),
-            pci: PciBus::new(config.ecam),
+            pci: PciBus::new(config.devices),
             firmware: config.firmware,
             power: None,
             interrupts: VecDeque::new(),
@@ -101,6 +101,10 @@ impl Board {
         if let Some(firmware) = &mut self.firmware {
             firmware.serve(memory);
         }
+        if self.pci.wants_service() {
+            self.pci.serve(memory);
+            self.pci_interrupts();
+        }
     }
 
     /// Lets every timer fire that is due by now.
@@ -114,8 +118,16 @@ impl Board {
         }
     }
 
-    /// Bytes typed at the console; gives how many were taken.
+    /// The PCI devices that their drivers brought to a stop: device number, kind and why.
+    pub fn faults(&self) -> impl Iterator<Item = (u8, &'static str, virtio::Fault)> {
+        self.pci.faults()
+    }
+
+    /// Bytes typed at the console: the virtio one once the guest has a driver for it. Gives how many were taken.
     pub fn type_bytes(&mut self, bytes: &[u8]) -> usize {
+        if let Some(console) = self.pci.console() {
+            return console.receive(bytes);
+        }
         let taken = self.serial.receive(bytes);
         self.serial_interrupt();
         taken
@@ -123,13 +135,27 @@ impl Board {
 
     /// Whether the guest waits for bytes typed at the console, and has taken all there were.
     pub fn listens(&self) -> bool {
-        self.serial.listens()
+        self.pci.listens().unwrap_or_else(|| self.serial.listens())
     }
 
     fn serial_interrupt(&mut self) {
         if self.serial.take_edge()
             && let Some(message) = self.ioapic.raise(COM1_IRQ)
         {
+            self.send(message, 0);
+        }
+    }
+
+    /// Sends what the devices on the bus want sent now.
+    fn pci_interrupts(&mut self) {
+        while let Some(message) = self.pci.next_message() {
+            if let Some(message) = Message::from_msi(message) {
+                self.send(message, 0);
+            }
+        }
+        let inputs = PCI_IRQS.fold(0, |inputs, irq| inputs | 1 << irq);
+        let levels = self.pci.asserted();
+        for message in self.ioapic.drive(inputs, levels) {
             self.send(message, 0);
         }
     }
@@ -196,7 +222,10 @@ impl Services for Board {
                 self.serial.write((port - COM1) as u8, value as u8);
                 self.serial_interrupt();
             }
-            CONFIG_ADDRESS..=CONFIG_DATA_END => self.pci.io_write(port, size, value),
+            CONFIG_ADDRESS..=CONFIG_DATA_END => {
+                self.pci.io_write(port, size, value);
+                self.pci_interrupts();
+            }
             _ => self.power = self.power.or(power::request(port, value as u8)),
         }
     }
@@ -222,7 +251,11 @@ impl Services for Board {
     fn mmio_read(&mut self, _vcpu: u32, gpa: Gpa, size: u8) -> u64 {
         match gpa.raw().checked_sub(IOAPIC) {
             Some(offset @ 0..0x1000) if size == 4 => self.ioapic.read(offset).into(),
-            _ => self.pci.mmio_read(gpa.raw(), size).unwrap_or(u64::MAX),
+            _ => {
+                let value = self.pci.mmio_read(gpa.raw(), size);
+                self.pci_interrupts();
+                value.unwrap_or(u64::MAX)
+            }
         }
     }
 
@@ -230,9 +263,12 @@ impl Services for Board {
         if let Some(offset @ 0..0x1000) = gpa.raw().checked_sub(IOAPIC)
             && size == 4
         {
-            self.ioapic.write(offset, value as u32);
+            for message in self.ioapic.write(offset, value as u32) {
+                self.send(message, 0);
+            }
         } else {
             self.pci.mmio_write(gpa.raw(), size, value);
+            self.pci_interrupts();
         }
     }
 
@@ -240,6 +276,7 @@ impl Services for Board {
         let firmware = self.firmware.as_ref();
         self.power.is_some()
             || !self.interrupts.is_empty()
+            || self.pci.wants_service()
             || firmware.is_some_and(FirmwareDevices::transfer_waits)
     }
 
@@ -261,8 +298,8 @@ mod tests {
             tsc_khz: 2_500_000,
             clock: Arc::new(move || tsc.load(Ordering::Relaxed)),
             console: Box::new(std::io::sink()),
-            ecam: None,
             firmware: None,
+            devices: Vec::new(),
         });
         (board, now)
     }

@@ -13,6 +13,8 @@ const WRITABLE: u64 = !(1 << 12 | REMOTE_IRR);
 pub struct IoApic {
     id: u32,
     select: u32,
+    /// Level-triggered inputs that are asserted.
+    lines: u32,
     redirection: [u64; INPUTS],
 }
 
@@ -21,6 +23,7 @@ impl Default for IoApic {
         Self {
             id: 0,
             select: 0,
+            lines: 0,
             redirection: [MASKED; INPUTS],
         }
     }
@@ -44,7 +47,31 @@ impl IoApic {
         }
     }
 
-    pub fn write(&mut self, offset: u64, value: u32) {
+    /// A 32-bit write; unmasking an asserted input, or an EOI for it, sends its message again.
+    pub fn write(&mut self, offset: u64, value: u32) -> Vec<Message> {
+        self.write_register(offset, value);
+        self.waiting()
+    }
+
+    /// Drives the level-triggered inputs in `inputs` to the levels in `levels`, both as bits; the messages of those
+    /// that rose.
+    pub fn drive(&mut self, inputs: u32, levels: u32) -> Vec<Message> {
+        self.lines = self.lines & !inputs | levels & inputs;
+        self.waiting()
+    }
+
+    /// Messages of asserted inputs that are not waiting for their EOI.
+    fn waiting(&mut self) -> Vec<Message> {
+        let asserted = (0..INPUTS as u8).filter(|input| self.lines >> input & 1 != 0);
+        let level = asserted.filter(|input| self.redirection[usize::from(*input)] & LEVEL != 0);
+        let level: Vec<u8> = level.collect();
+        level
+            .into_iter()
+            .filter_map(|input| self.raise(input))
+            .collect()
+    }
+
+    fn write_register(&mut self, offset: u64, value: u32) {
         match offset {
             0x00 => self.select = value & 0xFF,
             0x10 => match self.select {
@@ -85,11 +112,7 @@ impl IoApic {
         Some(Message {
             delivery: (*entry >> 8 & 7) as u8,
             vector: *entry as u8,
-            target: match *entry & 1 << 11 {
-                0 if destination == 0xFF => Target::All,
-                0 => Target::Physical(destination),
-                _ => Target::Logical(destination),
-            },
+            target: Target::of_8_bits(destination as u8, *entry & 1 << 11 != 0),
         })
     }
 }
@@ -127,6 +150,20 @@ mod tests {
         assert_eq!(apic.raise(5), None);
         apic.write(0x40, 0x30);
         assert!(apic.raise(5).is_some());
+    }
+
+    #[test]
+    fn an_asserted_level_input_asks_again_after_its_eoi_until_it_falls() {
+        let mut apic = IoApic::default();
+        let irq = 1 << 16;
+        assert!(apic.drive(irq, irq).is_empty(), "masked");
+        apic.write(0, 0x30);
+        assert_eq!(apic.write(0x10, 0x31 | LEVEL as u32).len(), 1);
+        assert!(apic.drive(irq, irq).is_empty(), "it waits for its EOI");
+        assert_eq!(apic.write(0x40, 0x31).len(), 1, "still asserted");
+        assert!(apic.drive(irq, 0).is_empty());
+        assert!(apic.write(0x40, 0x31).is_empty());
+        assert_eq!(apic.drive(irq, irq).len(), 1);
     }
 
     #[test]

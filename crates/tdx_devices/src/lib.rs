@@ -23,9 +23,11 @@ mod pci;
 mod pm_timer;
 mod power;
 mod serial;
+pub mod virtio;
 
 pub use board::{Board, BoardConfig, Clock};
 pub use dma::{NotShared, SharedMemory};
 pub use fw_cfg_dma::fuzz_dma;
 pub use interrupt::Interrupt;
+pub use pci::SLOTS as PCI_SLOTS;
 pub use power::Power;

@@ -7,6 +7,12 @@ pub const LOW_RAM_END: u64 = 0x8000_0000;
 const FOUR_GIB: u64 = 1 << 32;
 
 pub const IOAPIC: u64 = 0xFEC0_0000;
+/// Where devices' memory BARs may go: below 4 GiB around the space that firmware gives to memory-mapped PCI
+/// configuration, and far above RAM.
+pub const PCI_LOW: [Range<u32>; 2] = [0x8000_0000..0xE000_0000, 0xF000_0000..0xFEC0_0000];
+pub const PCI_HIGH: Range<u64> = 0x200_0000_0000..0x400_0000_0000;
+/// Inputs of the I/O APIC for the interrupt pins of PCI devices.
+pub const PCI_IRQS: Range<u8> = 16..24;
 pub const COM1: u16 = 0x3F8;
 pub const COM1_IRQ: u8 = 4;
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tdvf::{Mrtd, Order};
 use tdx_call::SeamcallLp;
-use tdx_devices::{Board, BoardConfig};
+use tdx_devices::{Board, BoardConfig, virtio};
 use tdx_host::{
     Host, HostError, HostLayout, Lp, MemRegion, RunStats, Td, TdConfig, Teardown, Vcpu,
 };
@@ -40,6 +40,8 @@ pub struct Life<'a> {
     pub guest: &'a Guest,
     pub platform: &'a Arc<Platform>,
     pub console: Box<dyn Write + Send>,
+    /// What is on the PCI bus.
+    pub devices: Vec<Box<dyn virtio::Device>>,
     pub seen: Arc<Mutex<Seen>>,
     pub status: Status,
     pub started: Instant,
@@ -72,8 +74,8 @@ impl Life<'_> {
             tsc_khz: self.params.tsc_khz.into(),
             clock: Arc::new(move || tsc.of_host(clock.tsc())),
             console,
-            ecam: None,
             firmware: super::firmware::devices(args, self.params.tsc_khz.into())?,
+            devices: std::mem::take(&mut self.devices),
         });
         let mut stats = RunStats::default();
         let first_tick = hardware.tsc();
@@ -110,6 +112,11 @@ impl Life<'_> {
             None => running.run().map_err(dead("running the TD")),
             Some(debugging) => debugger::run(&mut running, &debugging),
         };
+        for (number, name, why) in board.faults() {
+            self.say(format_args!(
+                "{name}    PCI device {number} stopped at what its driver did: {why}"
+            ));
+        }
         drop(board);
         // The terminal is the user's again before there is more to say.
         drop(input);

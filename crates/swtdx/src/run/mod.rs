@@ -2,6 +2,7 @@
 
 mod console;
 mod debugger;
+mod devices;
 mod firmware;
 mod guest;
 mod input;
@@ -65,6 +66,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     let traced_here = args.trace.as_deref() == Some(Path::new("-"));
     let status = Status::new(!args.quiet && !traced_here && args.gdb.is_none());
     let (console, seen) = Console::new(to, status.clone());
+    let (console, devices) = devices::on_the_bus(args, Box::new(console))?;
     let lps = platform.lps().into_iter();
     let lps = lps.map(|lp| Faulty::<_, 16>::new(lp, args.fault.iter().copied()));
     let life = Life {
@@ -72,7 +74,8 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
         params: &params,
         guest: &guest,
         platform: &platform,
-        console: Box::new(console),
+        console,
+        devices,
         seen: Arc::clone(&seen),
         status,
         started: Instant::now(),

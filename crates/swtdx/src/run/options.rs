@@ -8,6 +8,7 @@ use tdx_call::backend::FaultRule;
 use tdx_debug::Address;
 
 use super::debugger::{Debugging, OnDrop};
+use super::devices::{ConsoleDevice, DiskFile};
 use super::td_params::TdArgs;
 
 const EXAMPLES: &str = "\
@@ -19,14 +20,13 @@ Examples:
   swtdx run --kernel vmlinuz --initrd initrd.cpio --append console=ttyS0 --memory 1G
   swtdx run --kernel vmlinuz --initrd initrd.cpio --append console=ttyS0 --memory 1G --exec 'grep tdx /proc/cpuinfo'
   swtdx run --firmware OVMF.fd --kernel vmlinuz --initrd initrd.cpio --append console=ttyS0 --memory 512M
+  swtdx run --kernel vmlinuz --initrd initrd.cpio --append console=hvc0 --console-device virtio --disk root.img,ro
   swtdx run --debug-td --gdb :1234 --gdb-wait then in GDB: target remote :1234
   swtdx run --dry-run --gpaw 52               the TD's parameters, without running it
   swtdx run --debug-td --kernel vmlinuz       registers and code of a vCPU that dies
 
 Console: at a terminal Ctrl-a x ends the run, Ctrl-a h shows help; from a file or pipe the guest gets input
 when it waits for some.
-
-Limits: PCI is a bus without devices, so firmware (--firmware) boots what --kernel gives it.
 
 Exit status: 0 the TD shut down cleanly, 1 wrong usage or input, 2 the guest's command failed, 3 guest panic
 or fatal error, 4 triple fault, 5 timeout or hang, 6 the TD or the module is dead, 70 a bug of swtdx.";
@@ -80,6 +80,16 @@ pub struct Args {
     /// Where the guest's console goes: stdio or a file
     #[arg(long, value_name = "stdio|FILE", default_value = "stdio")]
     pub console: PathBuf,
+    /// The device that console input goes to: the serial port (ttyS0), or a virtio console (hvc0) beside it
+    #[arg(long, value_name = "DEVICE", value_enum, default_value_t = ConsoleDevice::Serial)]
+    pub console_device: ConsoleDevice,
+    /// A virtio disk from a raw file of whole 512-byte sectors, which the guest may write unless `,ro` follows;
+    /// may be given up to 28 times, for vda, vdb, …
+    #[arg(long, value_name = "FILE[,ro]", conflicts_with = "scripted")]
+    pub disk: Vec<DiskFile>,
+    /// A virtio random number generator, which gives the same numbers for the same --seed
+    #[arg(long, conflicts_with = "scripted")]
+    pub rng: bool,
     /// Print every call with its registers, to standard error or a file
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
     pub trace: Option<PathBuf>,

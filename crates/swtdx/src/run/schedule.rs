@@ -250,17 +250,11 @@ impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Running<'_, M, L, C> {
         Ok(match stop {
             Stop::Interrupted { .. } => Ok(State::Ready),
             Stop::Halted { blocked } => Ok(State::Halted { blocked }),
-            Stop::Devices => {
-                self.board.serve_dma(&GuestMemory {
-                    host: self.host,
-                    td: self.td,
-                });
-                match self.board.power() {
-                    Some(Power::Off) => Err(End::PoweredOff),
-                    Some(Power::Reset) => Err(End::Reset),
-                    None => Ok(State::Ready),
-                }
-            }
+            Stop::Devices => match self.board.power() {
+                Some(Power::Off) => Err(End::PoweredOff),
+                Some(Power::Reset) => Err(End::Reset),
+                None => Ok(State::Ready),
+            },
             Stop::FatalError(report) => Err(End::FatalError(report)),
             Stop::TripleFault => Err(End::TripleFault { vcpu: number }),
             Stop::MemoryFault(fault) => Err(End::MemoryFault {
@@ -288,8 +282,12 @@ impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Running<'_, M, L, C> {
         })
     }
 
-    /// Lets due timers fire and posts what the devices want delivered.
+    /// Lets devices serve the guest's requests and due timers fire, and posts what the devices want delivered.
     fn deliver(&mut self) -> Result<(), HostError> {
+        self.board.serve_dma(&GuestMemory {
+            host: self.host,
+            td: self.td,
+        });
         self.board.run_timers();
         while let Some(interrupt) = self.board.next_interrupt() {
             let (vcpu, vector) = match interrupt {
