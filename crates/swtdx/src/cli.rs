@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+use crate::exec;
 use crate::{explain, measure, plan, replay, run, shell};
 
 const VERSION: &str = concat!(
@@ -32,6 +34,9 @@ enum Command {
     Run(Box<run::Args>),
     /// Replay recorded calls and compare every answer
     Replay(replay::Args),
+    /// Run a program whose SEAMCALL and TDCALL instructions are served
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    Exec(exec::Args),
     /// Say what a status, leaf, field id, exit, report or log line means
     Explain(explain::Args),
     /// Compute MRTD and RTMRs before launch, and say why a report differs
@@ -48,6 +53,8 @@ fn dispatch(command: Command, out: &mut dyn Write) -> Result<ExitCode, Failure> 
     match command {
         Command::Run(args) => run::run(&args, out),
         Command::Replay(args) => replay::run(&args, out),
+        #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+        Command::Exec(args) => exec::run(&args, out),
         Command::Explain(args) => explain::run(&args, out),
         Command::Measure(args) => measure::run(&args, out),
         Command::Plan(args) => plan::run(&args, out),

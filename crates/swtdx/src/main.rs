@@ -2,9 +2,11 @@
 //!
 //! Each subcommand is one module with an `Args` struct (its options, as clap reads them) and a `run` function;
 //! `cli` lists them. Results go to standard output, everything else to standard error.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod cli;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod exec;
 mod explain;
 mod measure;
 mod plan;

@@ -97,6 +97,7 @@ impl Engines {
                 .clamp(1, LONGEST);
             let start = hardware.time();
             let mut bridge = Bridge {
+                machine,
                 hardware,
                 lp,
                 second_level,
@@ -147,6 +148,7 @@ fn acknowledge(hardware: &Machine, lp: LpId, vcpu: &Vcpu) {
 
 /// The machine as the engine asks for it.
 struct Bridge<'a> {
+    machine: &'a PlatformMachine,
     hardware: &'a Machine,
     lp: LpId,
     second_level: &'a dyn SecondLevel,
@@ -175,19 +177,16 @@ impl Platform for Bridge<'_> {
         self.second_level.translate(gpa, access)
     }
     fn page(&mut self, page: KeyedHpa) -> Option<Page> {
-        self.hardware.memory.page(page)
+        match self.machine.shared_memory(page, 4096) {
+            Some(_) => None,
+            None => self.hardware.memory.page(page),
+        }
     }
     fn read(&mut self, from: KeyedHpa, to: &mut [u8]) -> Result<(), MachineCheck> {
-        self.hardware
-            .memory
-            .read(from, to)
-            .map_err(|e| MachineCheck(e.0))
+        self.machine.load(from, to).map_err(|e| MachineCheck(e.0))
     }
     fn write(&mut self, to: KeyedHpa, from: &[u8]) -> Result<(), MachineCheck> {
-        self.hardware
-            .memory
-            .write(to, from)
-            .map_err(|e| MachineCheck(e.0))
+        self.machine.store(to, from).map_err(|e| MachineCheck(e.0))
     }
     fn tsc(&mut self, ticks: u64) -> u64 {
         // The clock of the machine follows, so that devices and the guest see one time.
@@ -219,6 +218,14 @@ impl Platform for Bridge<'_> {
     }
     fn take_posted_interrupts(&mut self, descriptor: u64) -> [u64; 4] {
         let at = self.keyed(descriptor);
+        if let Some(keeper) = self.machine.shared_memory(at, 64) {
+            let mut words = [[0; 8]; 5];
+            keeper.read(at.hpa, words.as_flattened_mut());
+            let [pir @ .., control] = words.map(u64::from_le_bytes);
+            let taken = [0, 0, 0, 0, control & !1].map(u64::to_le_bytes);
+            keeper.write(at.hpa, taken.as_flattened());
+            return pir;
+        }
         let Some(page) = self
             .hardware
             .memory

@@ -4,6 +4,7 @@
 //! are [`PlatformLp`]s, which execute SEAMCALL, and its memory is a [`PlatformMemory`]. Host software needs no more.
 #![forbid(unsafe_code)]
 
+mod attach;
 mod engine;
 mod guest;
 mod lp;
@@ -15,6 +16,7 @@ mod tlb;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
+pub use attach::{Attachments, GuestView, Observer, SharedMemory};
 pub use engine::Engines;
 pub use guest::Guests;
 pub use lp::{PlatformLp, PlatformMemory};
@@ -99,6 +101,15 @@ pub struct Platform {
 impl Platform {
     /// A machine just switched on, with the module loaded.
     pub fn new(config: PlatformConfig, guests: Guests) -> Arc<Platform> {
+        Platform::attached(config, guests, Attachments::default())
+    }
+
+    /// The same, with somebody attached.
+    pub fn attached(
+        config: PlatformConfig,
+        guests: Guests,
+        attachments: Attachments,
+    ) -> Arc<Platform> {
         let taken = config
             .machine
             .lps
@@ -106,7 +117,7 @@ impl Platform {
             .map(|_| AtomicBool::new(false))
             .collect();
         let hardware = Arc::new(tdx_machine::Machine::new(config.machine));
-        let machine = PlatformMachine::new(hardware, guests);
+        let machine = PlatformMachine::new(hardware, guests, attachments);
         Arc::new(Platform {
             module: Module::new(machine, config.profile),
             taken,

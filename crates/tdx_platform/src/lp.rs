@@ -30,7 +30,14 @@ impl PlatformLp {
 
 impl SoftwareSeam for PlatformLp {
     fn seamcall(&mut self, gprs: &mut GprFile, xmms: &mut XmmFile) -> Result<(), NoSeam> {
+        let observer = self.platform.module.machine().observer();
+        if let Some(observer) = observer {
+            observer.called(self.lp.0, gprs, xmms);
+        }
         let done = self.platform.module.seamcall(self.lp, gprs, xmms);
+        if let Some(observer) = observer {
+            observer.returned(self.lp.0, done.is_ok().then_some((&*gprs, &*xmms)));
+        }
         done.map_err(|_stopped| NoSeam::VmFailInvalid)
     }
 }
@@ -64,20 +71,25 @@ impl PlatformMemory {
 impl HostMemory for PlatformMemory {
     fn read(&self, from: Hpa, to: &mut [u8]) -> Result<(), OutsideMemory> {
         let from = self.inside(from, to.len())?;
-        let done = self.platform.hardware().memory.read(from, to);
+        let done = self.platform.module.machine().load(from, to);
         done.map_err(|e| OutsideMemory(e.0))
     }
     fn write(&self, to: Hpa, from: &[u8]) -> Result<(), OutsideMemory> {
         let to = self.inside(to, from.len())?;
-        let done = self.platform.hardware().memory.write(to, from);
+        let machine = self.platform.module.machine();
+        if let Some(observer) = machine.observer() {
+            observer.host_wrote(to.hpa, from);
+        }
+        let done = machine.store(to, from);
         done.map_err(|e| OutsideMemory(e.0))
     }
     fn clear_page(&self, page: Hpa) -> Result<(), OutsideMemory> {
         let page = self.inside(page.page(), 4096)?;
-        self.platform
-            .hardware()
-            .memory
-            .write_direct(page, &[0; 4096]);
+        let machine = self.platform.module.machine();
+        if let Some(observer) = machine.observer() {
+            observer.host_wrote(page.hpa, &[0; 4096]);
+        }
+        machine.store_direct(page, &[0; 4096]);
         Ok(())
     }
 }

@@ -7,8 +7,9 @@ use tdx_module::{
     PlatformInfo,
 };
 use x86_arch::vmx::Vcpu;
-use x86_arch::{ExitReason, Hkid, KeyedHpa, SecondLevel, VmExit};
+use x86_arch::{Access, ExitReason, Gpa, Hkid, Hpa, KeyedHpa, SecondLevel, VmExit};
 
+use crate::attach::{Attachments, GuestView, Observer, SharedMemory};
 use crate::guest::Guests;
 use crate::tlb::Tlb;
 
@@ -18,10 +19,15 @@ pub struct PlatformMachine {
     pub(crate) guests: Guests,
     /// Cached translations, by processor.
     tlbs: Vec<Mutex<Tlb>>,
+    attachments: Attachments,
 }
 
 impl PlatformMachine {
-    pub(crate) fn new(hardware: Arc<tdx_machine::Machine>, guests: Guests) -> PlatformMachine {
+    pub(crate) fn new(
+        hardware: Arc<tdx_machine::Machine>,
+        guests: Guests,
+        attachments: Attachments,
+    ) -> PlatformMachine {
         let tlbs = hardware
             .config()
             .lps
@@ -32,6 +38,50 @@ impl PlatformMachine {
             hardware,
             guests,
             tlbs,
+            attachments,
+        }
+    }
+
+    pub(crate) fn observer(&self) -> Option<&dyn Observer> {
+        self.attachments.observer.as_deref()
+    }
+
+    /// Who keeps the bytes of this access, if it is not the machine.
+    pub(crate) fn shared_memory(&self, at: KeyedHpa, len: usize) -> Option<&dyn SharedMemory> {
+        let keeper = self.attachments.shared_memory.as_deref()?;
+        let config = self.hardware.config();
+        let size: u64 = config.ram.iter().sum();
+        let end = at.hpa.checked_add(len as u64);
+        (at.hkid.0 < config.private_key_ids.0 && end.is_some_and(|end| end.raw() <= size))
+            .then_some(keeper)
+    }
+
+    pub(crate) fn load(
+        &self,
+        from: KeyedHpa,
+        to: &mut [u8],
+    ) -> Result<(), tdx_machine::MachineCheck> {
+        match self.shared_memory(from, to.len()) {
+            Some(keeper) => {
+                keeper.read(from.hpa, to);
+                Ok(())
+            }
+            None => self.hardware.memory.read(from, to),
+        }
+    }
+    pub(crate) fn store(&self, to: KeyedHpa, from: &[u8]) -> Result<(), tdx_machine::MachineCheck> {
+        match self.shared_memory(to, from.len()) {
+            Some(keeper) => {
+                keeper.write(to.hpa, from);
+                Ok(())
+            }
+            None => self.hardware.memory.write(to, from),
+        }
+    }
+    pub(crate) fn store_direct(&self, to: KeyedHpa, from: &[u8]) {
+        match self.shared_memory(to, from.len()) {
+            Some(keeper) => keeper.write(to.hpa, from),
+            None => self.hardware.memory.write_direct(to, from),
         }
     }
 
@@ -92,19 +142,13 @@ impl Machine for PlatformMachine {
         PackageId(self.hardware.package(lp.0))
     }
     fn read(&self, from: KeyedHpa, to: &mut [u8]) -> Result<(), MachineCheck> {
-        self.hardware
-            .memory
-            .read(from, to)
-            .map_err(|e| MachineCheck(e.0))
+        self.load(from, to).map_err(|e| MachineCheck(e.0))
     }
     fn write(&self, to: KeyedHpa, from: &[u8]) -> Result<(), MachineCheck> {
-        self.hardware
-            .memory
-            .write(to, from)
-            .map_err(|e| MachineCheck(e.0))
+        self.store(to, from).map_err(|e| MachineCheck(e.0))
     }
     fn write_direct(&self, to: KeyedHpa, from: &[u8]) {
-        self.hardware.memory.write_direct(to, from);
+        self.store_direct(to, from);
     }
     fn flush_page(&self, page: KeyedHpa) {
         self.hardware.memory.flush_page(page);
@@ -134,11 +178,15 @@ impl Machine for PlatformMachine {
     }
     fn pending_events(&self, lp: LpId) -> PendingEvents {
         let pending = self.hardware.pending(lp.0);
-        PendingEvents {
+        let events = PendingEvents {
             interrupt: pending.interrupt,
             nmi: pending.nmi,
             smi: pending.smi,
+        };
+        if let Some(observer) = self.observer() {
+            observer.pending_events(lp.0, events);
         }
+        events
     }
     fn post(&self, lp: LpId, event: HostEvent) {
         match event {
@@ -152,6 +200,31 @@ impl Machine for PlatformMachine {
         self.guests.invalidate(lp, vpids);
     }
     fn run(&self, lp: LpId, vcpu: &mut Vcpu, second_level: &dyn SecondLevel) {
+        if let Some(observer) = self.observer() {
+            observer.entering(lp.0, vcpu);
+        }
         self.guests.run(self, lp, vcpu, second_level);
+        if let Some(observer) = self.observer() {
+            let view = View {
+                machine: self,
+                second_level,
+            };
+            observer.exited(lp.0, vcpu, &view);
+        }
+    }
+}
+
+/// What a guest's second level shows of memory, without touching a TLB.
+struct View<'a> {
+    machine: &'a PlatformMachine,
+    second_level: &'a dyn SecondLevel,
+}
+
+impl GuestView for View<'_> {
+    fn read(&self, from: Gpa, to: &mut [u8]) -> Option<Hpa> {
+        let page = self.second_level.translate(from, Access::Read).ok()?.page;
+        let hpa = page.hpa.checked_add(from.page_offset() as u64)?;
+        let done = self.machine.load(KeyedHpa::new(hpa, page.hkid), to);
+        done.ok().map(|()| hpa)
     }
 }

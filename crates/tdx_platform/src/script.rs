@@ -151,7 +151,7 @@ fn serve(
                 let mut bytes = vec![0; len];
                 let at = translate(machine, lp, vpid, gpa, Access::Read, second_level);
                 Answer::Memory(at.and_then(|at| {
-                    let done = machine.hardware.memory.read(at, &mut bytes);
+                    let done = machine.load(at, &mut bytes);
                     done.map(|()| bytes)
                         .map_err(|e| EptFault::MachineCheck(e.0))
                 }))
@@ -159,7 +159,7 @@ fn serve(
             Ask::Store { vpid, gpa, bytes } => {
                 let at = translate(machine, lp, vpid, gpa, Access::Write, second_level);
                 Answer::Memory(at.and_then(|at| {
-                    let done = machine.hardware.memory.write(at, &bytes);
+                    let done = machine.store(at, &bytes);
                     done.map(|()| Vec::new())
                         .map_err(|e| EptFault::MachineCheck(e.0))
                 }))
