@@ -46,6 +46,10 @@ const ALLOWED: &[(&str, &str)] = &[
         "crates/native_cpu/src/native.rs",
         "runs single instructions on the host's processor through signal contexts",
     ),
+    (
+        "crates/swtdx/src/exec/ptrace.rs",
+        "ptrace, waitpid and process_vm_readv are raw system calls",
+    ),
     ("guests/", "guest programs run on no operating system"),
     (
         "crates/tdx_machine/src/ram.rs",

@@ -22,6 +22,17 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
+/// The page on the command shows this output.
+fn is_documented(said: &str) {
+    let (_, rest) = said.split_once("--- output\n").expect("output");
+    let (output, _) = rest.split_once("--- errors\n").expect("errors");
+    let page = std::fs::read_to_string(root().join("docs/commands/exec.md")).expect("the page");
+    assert!(
+        page.contains(output),
+        "docs/commands/exec.md does not show:\n{output}"
+    );
+}
+
 /// Compiles a C program; `None` without a C compiler.
 fn compile(name: &str, options: &[&str], files: &[&Path]) -> Option<String> {
     if Command::new("cc").arg("--version").output().is_err() {
@@ -85,6 +96,7 @@ fn a_c_program_brings_a_module_up_and_runs_a_td_through_seamcall() {
     let Some(said) = exec(&["--", &program]) else {
         return;
     };
+    is_documented(&said);
     insta::assert_snapshot!(said);
     let alone = Command::new(&program).output().expect("it starts");
     assert_eq!(alone.status.code(), Some(1));
@@ -101,6 +113,7 @@ fn the_crate_tdx_tdcall_talks_to_the_module() {
         .expect("a folder")
         .join("examples/tdcall");
     if let Some(said) = exec(&["--", example.to_str().expect("UTF-8")]) {
+        is_documented(&said);
         insta::assert_snapshot!(said);
     }
 }

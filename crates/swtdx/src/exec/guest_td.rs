@@ -42,7 +42,7 @@ const MAP_GPA: u64 = 0x10001;
 /// What came of a TDCALL.
 #[derive(Debug)]
 pub enum Outcome {
-    Done(Registers),
+    Done(Box<Registers>),
     /// The instruction raised an exception in the guest.
     Fault(Event),
     /// An operand lies where the program has no memory, or has not accepted it.
@@ -150,7 +150,7 @@ impl GuestTd {
         thread: Tracee,
         registers: Registers,
     ) -> Result<Outcome, HostError> {
-        let before = registers.gprs.clone();
+        let before = registers.gprs;
         let operands = self.operands(thread, &before);
         self.share(&operands)?;
         lock(&self.desks[index]).job = Some((registers, operands));
@@ -175,7 +175,7 @@ impl GuestTd {
             }
         }
         self.follow(thread, &before, &registers.gprs);
-        Ok(Outcome::Done(registers))
+        Ok(Outcome::Done(Box::new(registers)))
     }
 
     /// Runs the vCPU until its script has answered.
