@@ -130,6 +130,8 @@ impl GuestTd {
             tsc_khz,
             clock: Arc::new(move || hardware.tsc()),
             console: Box::new(io::stderr()),
+            devices: Vec::new(),
+            firmware: None,
         });
         Ok(GuestTd {
             host,
