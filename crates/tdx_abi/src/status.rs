@@ -20,6 +20,9 @@ impl Status {
     pub const fn raw(self) -> u64 {
         self.0
     }
+    /// Statuses that only releases after 1.5.01 return.
+    pub const NEWER: &'static [Status] = &[Status::X2APIC_ID_NOT_UNIQUE];
+
     /// Bit 63: the call failed.
     pub const fn is_error(self) -> bool {
         self.0 & Self::ERROR != 0
@@ -47,7 +50,7 @@ macro_rules! statuses {
         impl Status {
             $(pub const $name: Status = Status($value);)*
 
-            /// Every status of the 1.5.01 module, in numeric order of the manual's table.
+            /// Every status of the 1.5.01 module and those of [`Status::NEWER`], in numeric order of the manual's table.
             pub const ALL: &'static [Status] = &[$(Status::$name,)*];
 
             /// The manual's name (without the `TDX_` prefix) of bits 63:32, if it has one.
@@ -105,6 +108,7 @@ statuses! {
     OP_STATE_INCORRECT = 0xC000_0608_0000_0000,
     NO_VCPUS = 0xC000_0609_0000_0000,
     TDCX_NUM_INCORRECT = 0xC000_0610_0000_0000,
+    X2APIC_ID_NOT_UNIQUE = 0xC000_0621_0000_0000,
     VCPU_STATE_INCORRECT = 0xC000_0700_0000_0000,
     VCPU_ASSOCIATED = 0x8000_0701_0000_0000,
     VCPU_NOT_ASSOCIATED = 0x8000_0702_0000_0000,

@@ -235,6 +235,7 @@ rows! {
     OP_STATE_INCORRECT Plain FixOrder "The TD's operation state does not allow this leaf.";
     NO_VCPUS Plain FixOrder "The TD has no vCPU.";
     TDCX_NUM_INCORRECT Plain FixOrder "Too many or too few control-structure pages have been added.";
+    X2APIC_ID_NOT_UNIQUE Plain FixOperand "Another vCPU of the TD has this x2APIC id (releases after 1.5.01).";
     VCPU_STATE_INCORRECT Plain FixOrder "The vCPU's state does not allow this leaf: not initialized, in use, or disabled.";
     VCPU_ASSOCIATED Plain FixOrder "The vCPU is bound to another logical processor: TDH.VP.FLUSH there first.";
     VCPU_NOT_ASSOCIATED Plain Note "The vCPU is not bound to this logical processor.";

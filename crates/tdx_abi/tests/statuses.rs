@@ -11,12 +11,13 @@ fn every_status_has_the_reference_s_value_class_and_kind_and_a_row() {
         return;
     };
     let expected = reference["statuses"].as_array().unwrap();
-    assert_eq!(expected.len(), Status::ALL.len());
+    let of_1_5_01 = |status: &&Status| !Status::NEWER.contains(status);
+    assert_eq!(expected.len(), Status::ALL.iter().filter(of_1_5_01).count());
     assert_eq!(
         STATUSES.iter().map(|row| row.status).collect::<Vec<_>>(),
         Status::ALL
     );
-    for (status, expected) in Status::ALL.iter().zip(expected) {
+    for (status, expected) in Status::ALL.iter().filter(of_1_5_01).zip(expected) {
         assert_eq!(
             status.to_string().split('(').next(),
             Some(text(expected, "name"))

@@ -93,6 +93,27 @@ impl TdConfig {
         if self.gpaw_52 { 5 } else { 4 }
     }
 
+    /// One package of `max_vcpus` cores with one thread each in CPUID 0x1F, where the module lets a host choose it and
+    /// nothing was chosen. The x2APIC ids of [`crate::Td::add_vcpu`] fit.
+    pub fn with_cores(mut self, info: &ModuleInfo) -> Self {
+        const LEAF: u32 = 0x1F;
+        let offered = |subleaf: &u32| {
+            let mut rows = info.cpuid_config.iter();
+            rows.any(|row| row.leaf == LEAF && row.subleaf == Some(*subleaf))
+        };
+        let chosen = self.cpuid.iter().any(|(leaf, ..)| *leaf == LEAF);
+        if chosen || ![0, 1].iter().all(offered) {
+            return self;
+        }
+        let cores = u32::from(self.max_vcpus);
+        // EAX: bits of the x2APIC id below the next level; EBX: processors; ECX bits 15:8: thread, core.
+        let threads = [0, 1, 1 << 8, 0];
+        let package = [cores.next_power_of_two().ilog2(), cores, 2 << 8, 0];
+        self.cpuid.push((LEAF, Some(0), threads));
+        self.cpuid.push((LEAF, Some(1), package));
+        self
+    }
+
     /// TD_PARAMS, 1024 bytes (spec: host-td.md 3.4).
     pub(crate) fn to_params(&self, info: &ModuleInfo) -> Result<[u8; 1024], HostError> {
         let outside = |name, bits: u64| match bits {
@@ -184,6 +205,26 @@ mod tests {
         assert_eq!(params[40..42], [40, 0], "1 GHz in units of 25 MHz");
         assert_eq!(params[128..176], [7; 48]);
         assert_eq!(params[256..260], 0x806F8_u32.to_le_bytes());
+    }
+
+    #[test]
+    fn cores_are_told_where_the_module_takes_them() {
+        let config = TdConfig {
+            max_vcpus: 5,
+            ..Default::default()
+        };
+        assert_eq!(config.clone().with_cores(&info()), config);
+        let mut newer = info();
+        for subleaf in [0_u64, 1] {
+            let leaf = subleaf << 32 | 0x1F;
+            let row = CpuidConfig::from_fields(leaf, 0xFFFF_0000_001F, 0xFF00);
+            newer.cpuid_config.push(row);
+        }
+        let told = config.with_cores(&newer);
+        assert_eq!(told.cpuid[1], (0x1F, Some(1), [3, 5, 0x200, 0]));
+        assert_eq!(told.clone().with_cores(&newer), told, "chosen already");
+        let params = told.to_params(&newer).unwrap();
+        assert_eq!(params[256 + 32..][..8], [3, 0, 0, 0, 5, 0, 0, 0]);
     }
 
     #[test]

@@ -158,9 +158,41 @@ impl Memory {
                 continue;
             }
             let key = self.key(number, to.hkid);
+            outside_seam(&page, key);
             put(&page, offset, &from[range.clone()]);
             self.set_keys(number, &page, offset / LINE, range.len() / LINE, key);
         }
+    }
+
+    /// The write to these bytes was made in SEAM mode: [`Memory::exposed_seam_data`] tells where that can be read outside.
+    pub fn note_seam_write(&self, to: KeyedHpa, len: usize) {
+        if self.private.contains(&to.hkid.0) {
+            return;
+        }
+        for page in parts(to.hpa, len).filter_map(|(number, ..)| self.ram.page(number)) {
+            page.state().seam_wrote.store(true, Relaxed);
+        }
+    }
+    /// The first page in a range whose lines a shared key reads although SEAM mode was the last to write with one.
+    pub fn exposed_seam_data(&self, range: std::ops::Range<u64>) -> Option<Hpa> {
+        let pages = range.start / PAGE as u64..range.end.div_ceil(PAGE as u64);
+        let mut wrote = self.ram.known(pages);
+        let (number, _) = wrote.find(|(number, page)| {
+            page.state().seam_wrote.load(Relaxed) && {
+                let _guard = self.stripe(*number);
+                (0..LINES).any(|line| self.line_key(*number, page, line) & PRIVATE == 0)
+            }
+        })?;
+        Some(Hpa::new(number * PAGE as u64))
+    }
+    /// The key ID whose key all lines of the page carry, if there is one.
+    pub fn key_id(&self, page: Hpa) -> Option<Hkid> {
+        let number = page.raw() / PAGE as u64;
+        let (_, page) = self.ram.known(number..number + 1).next()?;
+        let key = page.state().key.load(Relaxed);
+        let keys = &self.keys[self.home(number)];
+        let hkid = keys.iter().position(|k| k.load(Relaxed) == key)?;
+        Some(Hkid(hkid as u16))
     }
 
     /// Writes back and invalidates a page's lines of one key ID.
@@ -303,6 +335,7 @@ impl Memory {
                 self.set_keys(number, page, line, 1, key);
             }
         }
+        outside_seam(page, key);
         put(page, offset, from);
         self.mark_dirty(page, hkid, key);
         Ok(())
@@ -344,6 +377,13 @@ impl Memory {
         if state.handed_out.load(Relaxed) {
             self.revoked.fetch_add(1, SeqCst);
         }
+    }
+}
+
+/// Software outside SEAM mode writes with a shared key, as far as is known yet.
+fn outside_seam(page: &Page, key: u32) {
+    if key & PRIVATE == 0 {
+        page.state().seam_wrote.store(false, Relaxed);
     }
 }
 

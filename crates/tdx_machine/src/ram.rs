@@ -4,13 +4,14 @@
 //! keys and integrity are in [`crate::memory`].
 #![expect(unsafe_code, reason = "maps anonymous memory and hands out its pages")]
 
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::atomic::{
     AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst,
 };
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use x86_arch::RamPage;
+use x86_arch::{Hpa, RamPage};
 
 pub(crate) const PAGE: usize = 4096;
 /// Bytes that are mapped at once; what is kept beside them is 6 KiB.
@@ -28,6 +29,8 @@ pub(crate) struct PageState {
     pub(crate) handed_out: AtomicBool,
     /// The bytes may differ from zero, so that the host may have backed the page with memory.
     pub(crate) touched: AtomicBool,
+    /// What was last written with a shared key was written in SEAM mode.
+    pub(crate) seam_wrote: AtomicBool,
     /// Writes count in `code_version`.
     watched: AtomicBool,
     code_version: AtomicU32,
@@ -39,7 +42,7 @@ pub struct Page {
     bytes: NonNull<u8>,
     state: NonNull<PageState>,
     /// Keeps both alive.
-    _chunk: Arc<Chunk>,
+    chunk: Arc<Chunk>,
 }
 
 // SAFETY: both pointers lead into what the chunk owns, which is Send and Sync; every access through them is atomic.
@@ -49,6 +52,8 @@ unsafe impl Sync for Page {}
 
 struct Chunk {
     base: NonNull<u8>,
+    /// The number of the first page.
+    first: u64,
     states: Box<[PageState]>,
 }
 
@@ -65,7 +70,7 @@ impl Drop for Chunk {
 }
 
 impl Chunk {
-    fn map() -> Chunk {
+    fn map(first: u64) -> Chunk {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         let access = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a fresh anonymous mapping at an address of the kernel's choice touches nothing that exists.
@@ -79,7 +84,11 @@ impl Chunk {
         unsafe { libc::madvise(base, CHUNK, libc::MADV_NOHUGEPAGE) };
         let base = NonNull::new(base.cast()).expect("mmap gives no null without MAP_FIXED");
         let states = (0..CHUNK_PAGES).map(|_| PageState::default()).collect();
-        Chunk { base, states }
+        Chunk {
+            base,
+            first,
+            states,
+        }
     }
 }
 
@@ -103,19 +112,30 @@ impl Ram {
         if number >= self.size / PAGE as u64 {
             return None;
         }
-        let chunk = self.chunks[(number / CHUNK_PAGES as u64) as usize]
-            .get_or_init(|| Arc::new(Chunk::map()));
+        let chunk = self.chunks[(number / CHUNK_PAGES as u64) as usize].get_or_init(|| {
+            let first = number - number % CHUNK_PAGES as u64;
+            Arc::new(Chunk::map(first))
+        });
         Some(Page::new(chunk, (number % CHUNK_PAGES as u64) as usize))
     }
 
     /// Every page of the chunks that were touched, with its number.
     pub(crate) fn touched(&self) -> impl Iterator<Item = (u64, Page)> + '_ {
+        self.known(0..self.size / PAGE as u64)
+    }
+    /// The same of the pages with these numbers.
+    pub(crate) fn known(&self, pages: Range<u64>) -> impl Iterator<Item = (u64, Page)> + '_ {
+        const IN_CHUNK: u64 = CHUNK_PAGES as u64;
+        let first = pages.start / IN_CHUNK;
+        let end = pages.end.div_ceil(IN_CHUNK);
         let chunks = self.chunks.iter().enumerate();
         chunks
-            .filter_map(|(i, chunk)| Some((i, chunk.get()?)))
-            .flat_map(|(i, chunk)| {
-                let first = (i * CHUNK_PAGES) as u64;
-                (0..CHUNK_PAGES).map(move |page| (first + page as u64, Page::new(chunk, page)))
+            .take(end as usize)
+            .skip(first as usize)
+            .filter_map(|(i, chunk)| Some((i as u64 * IN_CHUNK, chunk.get()?)))
+            .flat_map(move |(base, chunk)| {
+                let inside = pages.start.max(base)..pages.end.min(base + IN_CHUNK);
+                inside.map(move |number| (number, Page::new(chunk, (number - base) as usize)))
             })
     }
 }
@@ -128,8 +148,14 @@ impl Page {
         Page {
             bytes,
             state: NonNull::from(&chunk.states[index]),
-            _chunk: chunk.clone(),
+            chunk: chunk.clone(),
         }
+    }
+
+    /// Where the page lies in physical memory.
+    pub fn hpa(&self) -> Hpa {
+        let offset = self.bytes.addr().get() - self.chunk.base.addr().get();
+        Hpa::new(self.chunk.first * PAGE as u64 + offset as u64)
     }
 
     #[inline(always)]

@@ -1,10 +1,12 @@
 //! Consistency of the whole module: what must hold whenever no call is in progress.
 //!
 //! Debug builds look at the pages a call named after every call, and at everything every thousand calls
-//! ([`crate::Module::seamcall`]). [`crate::Module::audit`] can be called at any time while no call is in progress.
+//! ([`crate::Module::seamcall`]); what the machine holds of memory keys and translations belongs to it ([`hardware`]). [`crate::Module::audit`] can be called at any time while no call is in progress.
+
+mod hardware;
 
 use crate::kot::HkidState;
-use crate::machine::Machine;
+use crate::machine::{LpId, Machine};
 use crate::module::Module;
 use crate::pamt::{PageSize, PageType, PageUse, Pamt, PamtEntry};
 use crate::sept::{L1, SeptPage, SeptState};
@@ -45,6 +47,10 @@ pub enum Violation {
     Nested(Hpa),
     /// A lock is held although no call is in progress.
     Locked(Hpa),
+    /// What the module wrote to a page of a TD can be read with a shared key.
+    Exposed(Hpa),
+    /// A processor can still use a translation that leads where the TD has no such page, or a wrong key goes.
+    Translation { tdr: Hpa, lp: LpId, page: Hpa },
 }
 
 /// What the PAMT says of one page in use.
@@ -85,7 +91,25 @@ impl<M: Machine> Module<M> {
                 found.push(Violation::Orphan(Hpa::new(*hpa)));
             }
         }
+        self.check_memory(&used, &mut found);
+        self.check_translations(pamt, &mut found);
         found
+    }
+
+    /// The same of a page that a call named for what the machine holds; no call may be in progress.
+    #[cfg(debug_assertions)]
+    pub(crate) fn audit_page_on_machine(&self, raw: u64) -> Option<Violation> {
+        let pamt = self.pamt.get()?;
+        let hpa = Hpa::new(raw).page();
+        let page_type = pamt.known_entry(hpa)?.lock().peek()?.page_type();
+        match page_type {
+            PageType::Nda => self.translation_to(pamt, hpa),
+            PageType::Rsvd => None,
+            _ => {
+                let range = hpa.raw()..hpa.raw() + PageSize::Size4K.bytes();
+                self.machine.exposed(range).map(Violation::Exposed)
+            }
+        }
     }
 
     /// What must hold of a page that a call named, checked after the call.
@@ -188,7 +212,9 @@ fn check_td(td: &Td, pamt: &Pamt, used: &UsedPages, found: &mut Vec<Violation>) 
     }
     let mut associated = 0;
     let mut control: BTreeSet<u64> = td.tdcx.iter().map(|page| page.raw()).collect();
-    control.extend(td.migration.streams.lock().iter().map(|page| page.raw()));
+    if let Ok(streams) = td.migration.lock.shared() {
+        control.extend(streams.iter().map(|page| page.raw()));
+    }
     for ((hpa, _), _) in children().filter(|(_, u)| u.page_type == PageType::Tdvpr) {
         let Some(page) = pamt.entry(Hpa::new(*hpa)).and_then(|e| e.lock().peek()) else {
             continue;

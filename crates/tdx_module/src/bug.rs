@@ -16,6 +16,10 @@ pub enum Bug {
     SkipsTracking,
     /// VP.FLUSH does not take the vCPU off the count of associated ones.
     ForgetsFlush,
+    /// PAGE.ADD writes the page with the host's key ID instead of the TD's.
+    WritesInTheClear,
+    /// VP.ENTER keeps a processor's translations although the TD's epoch has moved on.
+    KeepsTranslations,
     /// PAGE.AUG takes the page before it looks at its R8 operand, and keeps the entry when that is refused.
     ChangesBeforeRefusing,
 }

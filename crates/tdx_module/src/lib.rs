@@ -52,8 +52,8 @@ mod sweep;
 pub mod testing;
 
 pub use machine::{
-    CpuidValue, HostEvent, KeyError, LpId, Machine, MachineCheck, PackageId, PendingEvents,
-    PlatformInfo,
+    CachedTranslation, CpuidValue, HostEvent, KeyError, LpId, Machine, MachineCheck, PackageId,
+    PendingEvents, PlatformInfo,
 };
 pub use module::Module;
 pub use profile::Profile;

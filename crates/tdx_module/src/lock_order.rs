@@ -15,8 +15,7 @@ use core::sync::atomic::{AtomicU16, Ordering};
 
 /// The kinds of lock, first to last.
 ///
-/// The vCPU's data and the processor's own data are no rows: nobody else can want them. Nor is the list of a TD's
-/// migration streams, under which nothing else is taken but a free page.
+/// The vCPU's data and the processor's own data are no rows: nobody else can want them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Lock {
     /// The global lock: TDH.SYS.*.

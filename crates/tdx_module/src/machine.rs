@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 use x86_arch::vmx::Vcpu;
-use x86_arch::{Hkid, Hpa, KeyedHpa, SecondLevel};
+use x86_arch::{Gpa, Hkid, Hpa, KeyedHpa, SecondLevel};
 
 /// Index of a logical processor, from 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -66,6 +66,15 @@ pub enum HostEvent {
     Init,
 }
 
+/// A translation in a processor's caches, for the audit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CachedTranslation {
+    pub vpid: u16,
+    /// The guest physical page; `None` where only a linear address leads to the entry.
+    pub gpa: Option<Gpa>,
+    pub page: KeyedHpa,
+}
+
 /// The hardware under the module. All methods act on the processor they name; memory is shared by all.
 pub trait Machine: Send + Sync {
     fn platform(&self) -> PlatformInfo;
@@ -75,6 +84,10 @@ pub trait Machine: Send + Sync {
     fn read(&self, from: KeyedHpa, to: &mut [u8]) -> Result<(), MachineCheck>;
     /// Writes with a key, through the cache. Writes outside memory vanish.
     fn write(&self, to: KeyedHpa, from: &[u8]) -> Result<(), MachineCheck>;
+    /// As `write`, of what software outside asked for, to memory that it named: nobody's secret.
+    fn write_outside(&self, to: KeyedHpa, from: &[u8]) -> Result<(), MachineCheck> {
+        self.write(to, from)
+    }
     /// Full-line direct stores (MOVDIR64B) of whole 64-byte lines: never reads, heals poison.
     fn write_direct(&self, to: KeyedHpa, from: &[u8]);
     /// Writes back and invalidates one page's lines of one key (CLFLUSH loop).
@@ -128,6 +141,19 @@ pub trait Machine: Send + Sync {
     }
     /// Drops this processor's cached translations of these VPIDs, second level included.
     fn invalidate_translations(&self, lp: LpId, vpids: &[u16]);
+
+    /// The translations that a processor's caches hold: the audit asks while nothing runs there.
+    /// A machine that caches none has none to tell.
+    fn cached_translations(&self, lp: LpId) -> Vec<CachedTranslation> {
+        let _ = lp;
+        Vec::new()
+    }
+    /// The first page in a range of physical addresses where something that this module wrote, and nobody else since,
+    /// can be read with a shared key: for the audit. A machine without keys has no such page.
+    fn exposed(&self, range: Range<u64>) -> Option<Hpa> {
+        let _ = range;
+        None
+    }
 
     /// Whether the CPU has SEAMVERIFYREPORT (SEAMOPS capability bit 6): local attestation.
     fn has_verify_report(&self) -> bool {

@@ -111,6 +111,10 @@ impl<M: Machine> Module<M> {
     pub fn profile(&self) -> &Profile {
         &self.profile
     }
+    /// The module met an impossible state and stopped for good.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
     pub fn sys_state(&self) -> SysState {
         self.state.get()
     }
@@ -161,7 +165,8 @@ impl<M: Machine> Module<M> {
         #[cfg(debug_assertions)]
         {
             drop(in_progress);
-            self.audit_after(raw, operands);
+            let [rcx, rdx, r8] = operands;
+            self.audit_after(raw, [rcx, rdx, r8, gprs[Gpr::Rcx]]);
         }
         self.emit(Event::Seamcall {
             lp,
@@ -173,15 +178,20 @@ impl<M: Machine> Module<M> {
 
     /// Debug builds: the pages the call named, and now and then everything.
     #[cfg(debug_assertions)]
-    fn audit_after(&self, leaf: LeafWord, operands: [u64; 3]) {
+    fn audit_after(&self, leaf: LeafWord, operands: [u64; 4]) {
         const WHOLE_EVERY: u32 = 1000;
         let of_call = operands.into_iter().find_map(|raw| self.audit_page(raw));
         assert_eq!(of_call, None, "after {}", HostLeaf(leaf.number()));
         let calls = self.audited_calls.fetch_add(1, Ordering::Relaxed);
-        // Only while no call is in progress; a vCPU that runs is one.
-        if calls % WHOLE_EVERY == WHOLE_EVERY - 1
-            && let Some(_alone) = self.gate.try_write()
-        {
+        // The rest only while no call is in progress; a vCPU that runs is one.
+        let Some(_alone) = self.gate.try_write() else {
+            return;
+        };
+        let on_machine = operands
+            .into_iter()
+            .find_map(|raw| self.audit_page_on_machine(raw));
+        assert_eq!(on_machine, None, "after {}", HostLeaf(leaf.number()));
+        if calls % WHOLE_EVERY == WHOLE_EVERY - 1 {
             let found = self.audit();
             assert!(
                 found.is_empty(),

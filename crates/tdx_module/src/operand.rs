@@ -2,7 +2,7 @@
 
 use crate::call::{Call, Right};
 use crate::leaf::Row;
-use crate::lock::{Shared, Side};
+use crate::lock::{Exclusive, Shared, Side};
 use crate::lock_order::{Held, Lock, Order};
 use crate::machine::Machine;
 use crate::pamt::{PageSize, PageType, PageUse, Walk, WalkError, Want};
@@ -39,6 +39,8 @@ pub enum TdrShared<'m> {
     Explicit(Held<'m, Walk<'m>>),
     /// The owner of another page: only its own entry is locked (B3).
     Implicit(Held<'m, Shared<'m, PageUse>>),
+    /// The same, while nobody else may hold the TDR.
+    Alone(Held<'m, Exclusive<'m, PageUse>>),
 }
 
 /// A TD held exclusively: its plain fields may change.
@@ -55,6 +57,7 @@ impl Deref for TdrShared<'_> {
         let page: &PageUse = match self {
             TdrShared::Explicit(walk) => &walk.page,
             TdrShared::Implicit(page) => page,
+            TdrShared::Alone(page) => page,
         };
         match page {
             PageUse::Tdr(td) => td,
@@ -264,7 +267,7 @@ impl<'m, M: Machine> Call<'m, M> {
         read.map_err(|_| Broken("machine check on host memory").into())
     }
     pub fn write_shared(&self, to: KeyedHpa, from: &[u8]) -> Result<(), Stop> {
-        let written = self.machine().write(to, from);
+        let written = self.machine().write_outside(to, from);
         written.map_err(|_| Broken("machine check on host memory").into())
     }
 
@@ -424,6 +427,24 @@ impl<M: Machine> crate::Module<M> {
             .busy(OperandId::TDR)?;
         match &**page {
             PageUse::Tdr(_) => Ok(TdrShared::Implicit(page)),
+            _ => Err(Broken("a page's owner is no TDR").into()),
+        }
+    }
+    /// The same, held exclusively: TDH.VP.INIT version 1 (releases after 1.5.01).
+    pub fn implicit_tdr_alone<'m>(
+        &'m self,
+        owner: Hpa,
+        order: &'m Order,
+    ) -> Result<TdrShared<'m>, Stop> {
+        let entry = self
+            .pamt()?
+            .entry(owner)
+            .ok_or(Broken("a page's owner is not in any TDMR"))?;
+        let page = order
+            .hold(Lock::ImplicitTdr, entry.lock().exclusive(Side::Host))
+            .busy(OperandId::TDR)?;
+        match &**page {
+            PageUse::Tdr(_) => Ok(TdrShared::Alone(page)),
             _ => Err(Broken("a page's owner is no TDR").into()),
         }
     }

@@ -50,6 +50,11 @@ impl Profile {
         ..Self::V1_5_01
     };
 
+    /// The guest may ask for its vCPUs' x2APIC ids and for CPUID 0xB and 0x1F.
+    pub const fn has_topology(&self) -> bool {
+        self.features0 & Self::TOPOLOGY != 0
+    }
+
     /// Every profile, oldest first; the last one is the default.
     pub const ALL: [&'static Profile; 2] = [&Self::V1_5_01, &Self::V1_5_LINUX];
 

@@ -56,6 +56,8 @@ pub mod config_flags {
 /// TD_CTLS bits.
 pub mod td_ctls {
     pub const PENDING_VE_DISABLE: u64 = 1 << 0;
+    /// Releases after 1.5.01: show x2APIC ids and topology instead of #VE.
+    pub const ENUM_TOPOLOGY: u64 = 1 << 1;
 }
 
 /// How many TDCS pages a TD without L2 VMs has.
@@ -95,6 +97,7 @@ pub struct Td {
     pub num_assoc_vcpus: AtomicU32,
     pub epoch: Epoch,
     pub config: TdConfig,
+    pub topology: TdTopology,
     /// NOTIFY_ENABLES, VM_CTLS[0..4], TD_CTLS and HP_LOCK_TIMEOUT (in TSC ticks) change at any time.
     pub notify_enables: AtomicU64,
     pub vm_ctls: [AtomicU64; 4],
@@ -156,6 +159,43 @@ impl TdConfig {
     /// TDVPS pages of each vCPU.
     pub const fn tdvps_pages(&self) -> usize {
         6 + 3 * self.num_l2_vms as usize
+    }
+}
+
+/// TOPOLOGY_ENUM_CONFIGURED and X2APIC_IDS, which releases after 1.5.01 have.
+#[derive(Default, Debug)]
+pub struct TdTopology {
+    configured: AtomicBool,
+    /// By vCPU index; those without one are 0. Grows under the exclusive lock of the TDR.
+    x2apic_ids: spin::RwLock<Vec<u32>>,
+}
+
+impl TdTopology {
+    pub fn reset(&mut self, _: &Commit, configured: bool) {
+        *self.configured.get_mut() = configured;
+        self.x2apic_ids.get_mut().clear();
+    }
+    /// Every vCPU was given its x2APIC id.
+    pub fn is_configured(&self) -> bool {
+        self.configured.load(Ordering::Acquire)
+    }
+    /// A vCPU came without an x2APIC id.
+    pub fn unconfigure(&self, _: &impl Right) {
+        self.configured.store(false, Ordering::Release);
+    }
+    pub fn x2apic_id(&self, index: u32) -> u32 {
+        let ids = self.x2apic_ids.read();
+        ids.get(index as usize).copied().unwrap_or(0)
+    }
+    /// Gives vCPU `index` its id, unless one before it has the same.
+    pub fn set(&self, _: &impl Right, index: u32, id: u32) -> bool {
+        let mut ids = self.x2apic_ids.write();
+        ids.resize(index as usize, 0);
+        let unique = !ids.contains(&id);
+        if unique {
+            ids.push(id);
+        }
+        unique
     }
 }
 
@@ -254,14 +294,14 @@ impl Epoch {
 /// Migration state that metadata shows although migration itself is not there yet.
 #[derive(Default, Debug)]
 pub struct Migration {
-    /// MIG_LOCK.
-    pub lock: ShareEx<()>,
+    /// MIG_LOCK, and under it the pages of migration streams in order of their creation.
+    pub lock: ShareEx<Vec<Hpa>>,
+    /// NUM_MIGS: how many there are, readable without the lock.
+    pub num_migs: AtomicU16,
     pub enc_key: [u64; 4],
     pub dec_key: [AtomicU64; 4],
     pub dec_key_set: AtomicBool,
     pub version: AtomicU16,
-    /// Pages of migration streams, in order of their creation.
-    pub streams: spin::Mutex<Vec<Hpa>>,
 }
 
 impl Td {
@@ -284,6 +324,7 @@ impl Td {
             num_assoc_vcpus: AtomicU32::new(0),
             epoch: Epoch::default(),
             config: TdConfig::default(),
+            topology: TdTopology::default(),
             notify_enables: AtomicU64::new(0),
             vm_ctls: [const { AtomicU64::new(0) }; 4],
             td_ctls: AtomicU64::new(0),

@@ -1,17 +1,20 @@
 //! TD_PARAMS: what the host wants of a TD, checked in the module's order (spec: host-td.md 3.4).
 
-use crate::cpuid::{ConfigRefusal, Registers, TdCpuid, TdCpuidInput};
+use crate::cpuid::{CONFIGURABLE, ConfigRefusal, Registers, TdCpuid, TdCpuidInput, configurable};
 use crate::machine::{LpId, Machine};
 use crate::msr::{
     IA32_ARCH_CAPABILITIES, IA32_PERF_CAPABILITIES, IA32_TSC_ADJUST, MsrFeatures, VirtualVmxMsrs,
     virtual_arch_capabilities,
 };
+use crate::profile::Profile;
 use crate::sys::SysInfo;
 use crate::td::{Hash384, MIN_TDCS_PAGES, SEPT_ROOT_PAGE, Td, TdConfig, attributes, config_flags};
 use crate::xstate::{Xfam, supported};
 use alloc::boxed::Box;
 use tdx_abi::{OperandId, Status};
 
+/// Where the values of configurable CPUID leaves begin, 16 bytes each.
+const CPUID_CONFIG: usize = 256;
 /// Bytes of TD_PARAMS.
 pub const SIZE: usize = 1024;
 
@@ -59,9 +62,11 @@ impl Raw<'_> {
     fn is_zero(&self, range: core::ops::Range<usize>) -> bool {
         self.0[range].iter().all(|byte| *byte == 0)
     }
-    fn cpuid_config(&self) -> [Registers; 12] {
+    /// `N` entries of CPUID_CONFIG from entry `first` on.
+    fn cpuid_config<const N: usize>(&self, first: usize) -> [Registers; N] {
+        let at = |i| CPUID_CONFIG + 16 * (first + i);
         core::array::from_fn(|i| {
-            core::array::from_fn(|r| u32::from_le_bytes(self.bytes(256 + 16 * i + 4 * r)))
+            core::array::from_fn(|r| u32::from_le_bytes(self.bytes(at(i) + 4 * r)))
         })
     }
 
@@ -79,6 +84,7 @@ impl Raw<'_> {
         lp: LpId,
         sys: &SysInfo,
         td: &Td,
+        profile: &Profile,
     ) -> Result<TdConfig, BadParams> {
         let invalid = |op| Status::OPERAND_INVALID.with_operand(op);
         let need = |ok: bool, op| if ok { Ok(()) } else { Err(invalid(op)) };
@@ -116,7 +122,7 @@ impl Raw<'_> {
         need(self.is_zero(42..80), OperandId::RDX)?;
         let msr_config = self.0[19];
         need(msr_config & !1 == 0, OperandId::RDX)?;
-        need(self.is_zero(232..256), OperandId::RDX)?;
+        need(self.is_zero(232..CPUID_CONFIG), OperandId::RDX)?;
         let native_arch = sys.msrs.get(IA32_ARCH_CAPABILITIES);
         let user = xfam.0 & Xfam::USER;
         let cpuid = TdCpuid::configure(&TdCpuidInput {
@@ -126,10 +132,14 @@ impl Raw<'_> {
             tsc_frequency,
             native_tsx_ctrl: native_arch >> 7 & 1 != 0,
             user_xsave_size: machine.xsave_size(lp, 0, user, 0),
-            config: &self.cpuid_config(),
+            config: &self.cpuid_config(0),
+            topology: profile
+                .has_topology()
+                .then_some(&self.cpuid_config(CONFIGURABLE.len())),
         })
         .map_err(refused_cpuid)?;
-        need(self.is_zero(448..SIZE), OperandId::RDX)?;
+        let end = CPUID_CONFIG + 16 * configurable(profile.has_topology()).len();
+        need(self.is_zero(end..SIZE), OperandId::RDX)?;
         let arch_capabilities =
             virtual_arch_capabilities(native_arch, msr_config & 1 != 0, self.u64(224), cpuid.tsx)
                 .ok_or(invalid(OperandId::IA32_ARCH_CAPABILITIES_CONFIG))?;

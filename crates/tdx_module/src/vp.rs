@@ -36,8 +36,6 @@ pub struct VpData {
     /// VMCS and registers, as the machine runs it.
     pub vcpu: Vcpu,
     pub index: u32,
-    /// x2APIC id, where the profile has TDH.VP.INIT version 1.
-    pub x2apic_id: u32,
     /// TD epoch that the vCPU's translations belong to.
     pub epoch: u64,
     pub last_exit_tsc: u64,
@@ -114,7 +112,6 @@ impl VpData {
         VpData {
             vcpu: Vcpu::default(),
             index: 0,
-            x2apic_id: 0,
             epoch: 0,
             last_exit_tsc: 0,
             last_td_exit: LastTdExit::AsyncFault,

@@ -3,13 +3,13 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tdx_machine::{Machine, Page};
-use tdx_module::LpId;
+use tdx_module::{CachedTranslation, LpId};
 use x86_arch::vmx::Vcpu;
 use x86_arch::{
     Access, EptFault, ExitReason, Gpa, Hkid, Hpa, KeyedHpa, RamPage, SecondLevel,
     SecondLevelMapping, VmExit,
 };
-use x86_engine::{Engine, EngineKind, MachineCheck, PendingEvents, Platform, Stop};
+use x86_engine::{Cached, Engine, EngineKind, MachineCheck, PendingEvents, Platform, Stop};
 
 use crate::machine::PlatformMachine;
 
@@ -71,6 +71,31 @@ impl Engines {
         (0..self.processors.len() as u32)
             .map(|lp| self.processor(LpId(lp)).retired)
             .sum()
+    }
+
+    /// What the processor's engine holds, for the module's audit; nothing while it runs.
+    pub(crate) fn cached(&self, hardware: &Machine, lp: LpId) -> Vec<CachedTranslation> {
+        let Ok(processor) = self.processors[lp.0 as usize].try_lock() else {
+            return Vec::new();
+        };
+        if processor.revoked != hardware.memory.revoked() {
+            // Dropped before anything runs again.
+            return Vec::new();
+        }
+        let of_page = |page: &Page| {
+            let hpa = page.hpa();
+            Some(KeyedHpa::new(hpa, hardware.memory.key_id(hpa)?))
+        };
+        let cached = processor.engine.cached();
+        let cached = cached.filter_map(|(vpid, cached)| {
+            let (gpa, page) = match cached {
+                Cached::Linear(page) => (None, of_page(page)?),
+                Cached::Code(page) => (None, page),
+                Cached::GuestPhysical(gpa, page) => (Some(gpa), page),
+            };
+            Some(CachedTranslation { vpid, gpa, page })
+        });
+        cached.collect()
     }
 
     /// Runs the vCPU until a VM exit.

@@ -93,9 +93,21 @@ impl PlatformConfig {
 }
 
 /// A module on its machine.
+///
+/// Debug builds check its consistency once more when it goes ([`Module::audit`]).
 pub struct Platform {
     module: Module<PlatformMachine>,
     taken: Vec<AtomicBool>,
+}
+
+#[cfg(debug_assertions)]
+impl Drop for Platform {
+    fn drop(&mut self) {
+        // A module that stopped for good may have stopped half-way, and a test that fails says why itself.
+        if !self.module.is_stopped() && !std::thread::panicking() {
+            assert_eq!(self.module.audit(), [], "at the end");
+        }
+    }
 }
 
 impl Platform {

@@ -1,10 +1,11 @@
 //! The simulated machine as the module's [`Machine`], with the guests that run on its processors.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tdx_module::{
-    CpuidValue, HostEvent, KeyError, LpId, Machine, MachineCheck, PackageId, PendingEvents,
-    PlatformInfo,
+    CachedTranslation, CpuidValue, HostEvent, KeyError, LpId, Machine, MachineCheck, PackageId,
+    PendingEvents, PlatformInfo,
 };
 use x86_arch::vmx::Vcpu;
 use x86_arch::{Access, ExitReason, Gpa, Hkid, Hpa, KeyedHpa, SecondLevel, VmExit};
@@ -145,10 +146,16 @@ impl Machine for PlatformMachine {
         self.load(from, to).map_err(|e| MachineCheck(e.0))
     }
     fn write(&self, to: KeyedHpa, from: &[u8]) -> Result<(), MachineCheck> {
+        self.store(to, from).map_err(|e| MachineCheck(e.0))?;
+        self.hardware.memory.note_seam_write(to, from.len());
+        Ok(())
+    }
+    fn write_outside(&self, to: KeyedHpa, from: &[u8]) -> Result<(), MachineCheck> {
         self.store(to, from).map_err(|e| MachineCheck(e.0))
     }
     fn write_direct(&self, to: KeyedHpa, from: &[u8]) {
         self.store_direct(to, from);
+        self.hardware.memory.note_seam_write(to, from.len());
     }
     fn flush_page(&self, page: KeyedHpa) {
         self.hardware.memory.flush_page(page);
@@ -198,6 +205,15 @@ impl Machine for PlatformMachine {
     fn invalidate_translations(&self, lp: LpId, vpids: &[u16]) {
         self.tlb(lp).invalidate(vpids);
         self.guests.invalidate(lp, vpids);
+    }
+    fn cached_translations(&self, lp: LpId) -> Vec<CachedTranslation> {
+        match &self.guests {
+            Guests::Engine(engines) => engines.cached(&self.hardware, lp),
+            Guests::Scripted(_) | Guests::Stepped(_) => self.tlb(lp).entries().collect(),
+        }
+    }
+    fn exposed(&self, range: Range<u64>) -> Option<Hpa> {
+        self.hardware.memory.exposed_seam_data(range)
     }
     fn run(&self, lp: LpId, vcpu: &mut Vcpu, second_level: &dyn SecondLevel) {
         if let Some(observer) = self.observer() {

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 
+use tdx_module::CachedTranslation;
 use x86_arch::{Access, EptFault, Gpa, SecondLevel, SecondLevelMapping};
 
 #[derive(Default)]
@@ -33,6 +34,15 @@ impl Tlb {
         let mapping = second_level.translate(gpa, access)?;
         self.entries.insert(key, mapping);
         Ok(mapping)
+    }
+
+    pub(crate) fn entries(&self) -> impl Iterator<Item = CachedTranslation> + '_ {
+        let entries = self.entries.iter();
+        entries.map(|(&(vpid, gpa), mapping)| CachedTranslation {
+            vpid,
+            gpa: Some(gpa),
+            page: mapping.page,
+        })
     }
 
     pub(crate) fn invalidate(&mut self, vpids: &[u16]) {

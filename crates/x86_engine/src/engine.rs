@@ -10,7 +10,7 @@ use crate::kind::EngineKind;
 use crate::op::{self, BRANCH, SOLO, STORES};
 use crate::paging::Actor;
 use crate::platform::Platform;
-use crate::tlb::{Decoded, Tlb};
+use crate::tlb::{Cached, Decoded, Tlb};
 use iced_x86::DecoderError;
 use x86_arch::vmx::{Seg, Vcpu};
 use x86_arch::{Access, ExitReason, RamPage, VmExit};
@@ -110,6 +110,11 @@ impl<P: RamPage + 'static> Engine<P> {
         for &vpid in vpids {
             self.tlb.flush_vpid(vpid);
         }
+    }
+
+    /// The translations that the processor holds, with their VPIDs: for checks from outside.
+    pub fn cached(&self) -> impl Iterator<Item = (u16, Cached<'_, P>)> {
+        self.tlb.cached()
     }
 
     /// VM entry: runs until a VM exit or until `budget` ticks have passed (an instruction is one tick, PAUSE is more).

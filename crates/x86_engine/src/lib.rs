@@ -41,3 +41,4 @@ pub use engine::{Engine, Ran, Stop};
 pub use fault::Fault;
 pub use kind::EngineKind;
 pub use platform::{MachineCheck, PendingEvents, Platform};
+pub use tlb::Cached;

@@ -5,7 +5,7 @@
 //! keeps from user pages), so that neither CR3 switches with PCIDs nor changes of privilege flush anything.
 //! Everything else that permissions depend on (CR0.WP, CR4, EFER.NXE, protection keys) flushes when it changes.
 
-use x86_arch::{Access, KeyedHpa, RamPage};
+use x86_arch::{Access, Gpa, KeyedHpa, RamPage};
 
 const SETS: usize = 1024;
 const GUEST_PHYSICAL_SETS: usize = 512;
@@ -291,6 +291,37 @@ impl<P: RamPage> Tlb<P> {
             }
         }
         self.generation += 1;
+    }
+}
+
+/// A translation that is held, as far as its kind of entry knows it.
+pub enum Cached<'a, P> {
+    /// A linear page for data.
+    Linear(&'a P),
+    /// A linear page for instructions.
+    Code(KeyedHpa),
+    GuestPhysical(Gpa, KeyedHpa),
+}
+
+impl<P: RamPage> Tlb<P> {
+    /// Every translation with its VPID: for checks from outside.
+    pub fn cached(&self) -> impl Iterator<Item = (u16, Cached<'_, P>)> {
+        let vpid_of =
+            |tag: u64| self.spaces[(tag >> 2) as usize & (SLOTS - 1)].map(|(vpid, _)| vpid);
+        let data = self.read.iter().chain(self.write.iter());
+        let data = data.filter(|entry| entry.tag != u64::MAX);
+        let data = data.filter_map(move |entry| {
+            Some((vpid_of(entry.tag)?, Cached::Linear(entry.page.as_ref()?)))
+        });
+        let code = self.code.iter().filter(|entry| entry.tag != u64::MAX);
+        let code =
+            code.filter_map(move |entry| Some((vpid_of(entry.tag)?, Cached::Code(entry.page))));
+        let physical = self.physical.iter();
+        let physical = physical.filter(|entry| entry.tag != u64::MAX).map(|entry| {
+            let gpa = Gpa::new(entry.tag);
+            (self.vpid, Cached::GuestPhysical(gpa, entry.page))
+        });
+        data.chain(code).chain(physical)
     }
 }
 

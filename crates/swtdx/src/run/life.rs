@@ -252,7 +252,8 @@ impl Life<'_> {
             // Debian's OVMF of 2022 passes RBP in its TDVMCALLs, which NO_RBP_MOD forbids.
             no_rbp_mod: host.info().no_rbp_mod() && self.args.firmware.is_none(),
             ..self.params.config(host.info())?
-        };
+        }
+        .with_cores(host.info());
         // One thread runs all vCPUs: whoever asks for a kick is the only one inside the TD, and has left it.
         Td::create(host, lps, config, || {}).map_err(|why| match why {
             HostError::Setting { .. } => Failure::input(td_params::refused(&why)),

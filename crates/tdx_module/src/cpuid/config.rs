@@ -1,6 +1,8 @@
 //! How MNG.INIT makes a TD's CPUID values from TD_PARAMS (host-td.md 3.4, "CPUID configuration").
 
-use super::{EAX, EBX, ECX, EDX, PlatformCpuid, ROWS, Registers};
+use super::{
+    EAX, EBX, ECX, EDX, PlatformCpuid, ROWS, ROWS_1F, Registers, TOPOLOGY_LEVELS, Topology,
+};
 use crate::xstate::Xfam;
 
 /// ATTRIBUTES bits that CPUID depends on.
@@ -21,6 +23,8 @@ pub struct TdCpuidInput<'a> {
     pub user_xsave_size: u32,
     /// TD_PARAMS.CPUID_CONFIG.
     pub config: &'a [Registers; 12],
+    /// The same for CPUID 0x1F, if the release enumerates topology.
+    pub topology: Option<&'a [Registers; TOPOLOGY_LEVELS]>,
 }
 
 /// Why a TD's CPUID configuration is refused.
@@ -46,6 +50,8 @@ pub struct TdCpuid {
     pub la57: bool,
     pub ddpd: bool,
     pub xfd: bool,
+    /// What the guest may ask to be shown, if the release can.
+    pub topology: Option<Topology>,
 }
 
 impl Default for TdCpuid {
@@ -62,6 +68,7 @@ impl Default for TdCpuid {
             la57: false,
             ddpd: false,
             xfd: false,
+            topology: None,
         }
     }
 }
@@ -84,6 +91,13 @@ impl TdCpuid {
                 }
             }
             td.values[index] = td.adjust(index, value, input)?;
+        }
+        if let Some(config) = input.topology {
+            let native = core::array::from_fn(|n| finished[ROWS_1F.start + n]);
+            let topology = Topology::configure(&native, config)
+                .map_err(|row| ConfigRefusal::Config(ROWS[row].name_word()))?;
+            td.values[ROWS_1F].copy_from_slice(&topology.leaf_1f);
+            td.topology = Some(topology);
         }
         Ok(td)
     }

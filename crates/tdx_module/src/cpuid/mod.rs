@@ -5,13 +5,35 @@
 mod config;
 mod platform;
 mod table;
+mod topology;
 
 pub use config::{ConfigRefusal, KNOWN_FMS, TdCpuid, TdCpuidInput};
 pub use platform::{Component, PlatformCpuid, PlatformRefusal};
 pub use table::ROWS;
+pub use topology::{DIRECT as TOPOLOGY_DIRECT, LEVELS as TOPOLOGY_LEVELS, ROWS_1F, Topology};
 
 /// Configurable rows of TD_PARAMS, in its order: indices into [`ROWS`].
 pub const CONFIGURABLE: [usize; 12] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 14, 59];
+
+/// The same where the release enumerates topology: CPUID 0x1F is the host's to configure as well.
+pub const CONFIGURABLE_WITH_TOPOLOGY: [usize; 18] =
+    [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 14, 59, 46, 47, 48, 49, 50, 51];
+
+/// The configurable rows of a release.
+pub const fn configurable(topology: bool) -> &'static [usize] {
+    match topology {
+        true => &CONFIGURABLE_WITH_TOPOLOGY,
+        false => &CONFIGURABLE,
+    }
+}
+
+/// What the host chooses of a configurable row: directly, and if the platform has it.
+pub fn choices(row: usize) -> (Registers, Registers) {
+    match ROWS_1F.contains(&row) {
+        true => (TOPOLOGY_DIRECT, [0; 4]),
+        false => (ROWS[row].direct, ROWS[row].allow),
+    }
+}
 
 /// The last base leaf that the module virtualises; leaves above it are answered as this one.
 pub const LAST_BASE_LEAF: u32 = 0x23;

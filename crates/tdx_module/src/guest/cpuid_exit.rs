@@ -1,8 +1,10 @@
 //! CPUID in a TD (guest-virtualization.md 5).
 
 use super::{Guest, inject};
-use crate::cpuid::{EBX, ECX, EDX, ROWS, effective_leaf, find};
+use crate::cpuid::{EBX, ECX, EDX, ROWS, Registers, effective_leaf, find};
 use crate::machine::Machine;
+use crate::td::td_ctls;
+use core::sync::atomic::Ordering;
 use x86_arch::Gpr;
 
 const CR4_OSXSAVE: u64 = 1 << 18;
@@ -13,15 +15,41 @@ impl<M: Machine> Guest<'_, M> {
     pub(super) fn cpuid(&mut self) {
         let (leaf, subleaf) = (self.get(Gpr::Rax) as u32, self.get(Gpr::Rcx) as u32);
         let leaf = effective_leaf(leaf, self.sys.cpuid.last_extended);
+        if let Some(values) = self.topology(leaf, subleaf) {
+            return self.show_cpuid(values);
+        }
         let row = find(leaf, subleaf).filter(|row| !ROWS[*row].faulting && !self.wants_ve(*row));
         let Some(row) = row else {
             return inject::ve(&mut self.data.vcpu, 0, 0, 0);
         };
         let values = self.cpuid_values(row);
+        self.show_cpuid(values);
+    }
+
+    fn show_cpuid(&mut self, values: Registers) {
         let registers = [Gpr::Rax, Gpr::Rbx, Gpr::Rcx, Gpr::Rdx];
         for (reg, value) in registers.into_iter().zip(values) {
             self.set(reg, value as u64);
         }
+    }
+
+    /// The x2APIC id of the vCPU, if the guest asked for topology enumeration.
+    pub(super) fn shown_x2apic_id(&self) -> Option<u32> {
+        let asked = self.td.td_ctls.load(Ordering::Acquire) & td_ctls::ENUM_TOPOLOGY != 0;
+        asked.then(|| self.td.topology.x2apic_id(self.data.index))
+    }
+
+    /// CPUID 0xB and 0x1F, if they are not a #VE.
+    fn topology(&self, leaf: u32, subleaf: u32) -> Option<Registers> {
+        let id = self.shown_x2apic_id()?;
+        let values = self.td.config.cpuid.topology?.answer(leaf, subleaf, id)?;
+        // CPUID 0xB is no row: only the switches for all leaves hold for it.
+        let ve = match find(leaf, subleaf) {
+            Some(row) => self.wants_ve(row),
+            None if self.cpl() == 0 => self.data.cpuid_supervisor_ve != 0,
+            None => self.data.cpuid_user_ve != 0,
+        };
+        (!ve).then_some(values)
     }
 
     /// Whether the guest itself asked for a #VE at this privilege level.
@@ -40,7 +68,8 @@ impl<M: Machine> Guest<'_, M> {
         let bit = |on: bool, bit: u32| (on as u32) << bit;
         match (ROWS[row].leaf, ROWS[row].subleaf) {
             (1, _) => {
-                values[EBX] = values[EBX] & 0x00FF_FFFF | self.data.index << 24;
+                let id = self.shown_x2apic_id().unwrap_or(self.data.index);
+                values[EBX] = values[EBX] & 0x00FF_FFFF | id << 24;
                 values[ECX] = values[ECX] & !(1 << 27) | bit(regs.cr4 & CR4_OSXSAVE != 0, 27);
             }
             (7, Some(0)) => {

@@ -9,6 +9,8 @@ use crate::msr::{
 use crate::xstate::Xfam;
 use x86_arch::Gpr;
 
+/// Releases after 1.5.01 show it to a guest that asked for topology enumeration.
+const IA32_X2APIC_APICID: u32 = 0x802;
 const EFER_SCE: u64 = 1 << 0;
 const EFER_LMA: u64 = 1 << 10;
 const DEBUGCTL_RESERVED: u64 = 0x38 | !0 << 16;
@@ -28,6 +30,11 @@ impl<M: Machine> Guest<'_, M> {
         let index = self.get(Gpr::Rcx) as u32;
         let action = msr::find(index).map_or(Action::Ve, |range| range.read.1);
         match action {
+            Action::Ve if index == IA32_X2APIC_APICID && self.shown_x2apic_id().is_some() => {
+                let id = self.shown_x2apic_id().unwrap_or(0);
+                self.set(Gpr::Rax, u64::from(id));
+                self.set(Gpr::Rdx, 0);
+            }
             Action::Emulated => match self.emulated_read(index) {
                 Some(value) => {
                     self.set(Gpr::Rax, value & 0xFFFF_FFFF);

@@ -112,7 +112,11 @@ impl<M: Machine> Guest<'_, M> {
         read.map_err(|check| self.poisoned(check))
     }
     pub fn write_memory(&self, to: KeyedHpa, from: &[u8]) -> Result<(), Diversion> {
-        let written = self.module.machine().write(to, from);
+        let machine = self.module.machine();
+        let written = match to.hkid == self.td.hkid {
+            true => machine.write(to, from),
+            false => machine.write_outside(to, from),
+        };
         written.map_err(|check| self.poisoned(check))
     }
 

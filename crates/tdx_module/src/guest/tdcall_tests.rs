@@ -114,6 +114,37 @@ impl Caller {
             None => Answer::Exit(gprs),
         }
     }
+    /// An instruction that exits: EAX, EBX, ECX and EDX after it, or `None` if it was a #VE.
+    fn executes(&self, reason: ExitReason, regs: &[(Gpr, u64)]) -> Option<[u32; 4]> {
+        /// As the flat machine leaves it: delivered, no longer valid.
+        const VE: u32 = 0x314;
+        let after = Arc::new(Mutex::new(None));
+        let told = after.clone();
+        let regs = Vec::from(regs);
+        let mut called = false;
+        *self.world.machine().guest.lock() = Some(Box::new(move |vcpu: &mut Vcpu, _| {
+            if called {
+                let ve = vcpu.entry_event.info == VE;
+                let shown = [Gpr::Rax, Gpr::Rbx, Gpr::Rcx, Gpr::Rdx];
+                let shown = shown.map(|reg| vcpu.regs.gpr[reg.index()] as u32);
+                *told.lock() = Some((!ve).then_some(shown));
+                vcpu.exit = VmExit::new(ExitReason::INTERRUPT);
+                vcpu.exit.interruption_info = 0x8000_0031;
+                return;
+            }
+            called = true;
+            vcpu.ve_info.valid = 0;
+            vcpu.entry_event.info = 0;
+            for (reg, value) in &regs {
+                vcpu.regs.gpr[reg.index()] = *value;
+            }
+            vcpu.exit = VmExit::new(reason);
+            vcpu.exit.instruction_length = 2;
+        }));
+        self.world
+            .call(0, HostLeaf::VP_ENTER, &[(Gpr::Rcx, self.vp)]);
+        after.lock().take().expect("the guest goes on")
+    }
     #[track_caller]
     fn ok(&self, leaf: u64, regs: &[(Gpr, u64)]) -> GprFile {
         let (status, out) = self.call(leaf, regs).done();
@@ -331,4 +362,59 @@ fn td_controls_change_only_where_the_td_may() {
     assert_eq!(status.code(), Status::METADATA_FIELD_VALUE_NOT_VALID);
     let regs = [(Gpr::Rcx, 1), (Gpr::Rdx, TD_CTLS)];
     guest.refused(VM_RD, &regs, invalid(OperandId::RCX));
+}
+
+/// Releases after 1.5.01: topology is a #VE until the guest asks, and the host's afterwards.
+#[test]
+fn topology_is_shown_to_a_guest_that_asks_where_each_vcpu_has_its_id() {
+    const TD_CTLS: u64 = 0x1110_0003_0000_0017;
+    const CONFIGURED: u64 = 0x9100_0000_0000_0019;
+    const X2APIC_APICID: u64 = 0x802;
+    for (version, configured) in [(0, 0), (1, 1)] {
+        let mut world = World::ready(1);
+        world.module.profile = crate::Profile::V1_5_LINUX;
+        let td = world.td(33);
+        world.sept_path(td, 0, 0);
+        let page = world.add_page(td, 0);
+        let vp = world.vcpu_before_init(td);
+        let regs = [(Gpr::Rcx, vp), (Gpr::Rdx, 0), (Gpr::R8, 0x1_2345)];
+        let (status, _) = world.call_version(0, HostLeaf::VP_INIT, version, &regs);
+        assert_eq!(status, Status::SUCCESS);
+        world.ok(0, HostLeaf::MR_FINALIZE, &[(Gpr::Rcx, td.tdr)]);
+        let guest = Caller {
+            world,
+            td,
+            vp,
+            page,
+        };
+        let read = [(Gpr::Rcx, 0), (Gpr::Rdx, CONFIGURED)];
+        assert_eq!(guest.ok(VM_RD, &read)[Gpr::R8], configured);
+        let cpuid = |leaf, subleaf| {
+            guest.executes(
+                ExitReason::CPUID_INSTRUCTION,
+                &[(Gpr::Rax, leaf), (Gpr::Rcx, subleaf)],
+            )
+        };
+        let ve = [cpuid(0xB, 0), cpuid(0x1F, 0)];
+        assert_eq!(ve, [None, None]);
+        let enable = [
+            (Gpr::Rcx, 0),
+            (Gpr::Rdx, TD_CTLS),
+            (Gpr::R8, 2),
+            (Gpr::R9, 2),
+        ];
+        let (status, _) = guest.call(VM_WR, &enable).done();
+        if configured == 0 {
+            assert_eq!(status.code(), Status::METADATA_FIELD_VALUE_NOT_VALID);
+            continue;
+        }
+        assert_eq!(status, Status::SUCCESS);
+        assert_eq!(cpuid(0xB, 1), Some([1, 2, 0x201, 0x1_2345]));
+        assert_eq!(cpuid(0x1F, 0), Some([0, 1, 0x100, 0x1_2345]));
+        assert_eq!(cpuid(0xB, 3), None);
+        assert_eq!(cpuid(1, 0).map(|[_, ebx, ..]| ebx >> 24), Some(0x45));
+        let rdmsr = [(Gpr::Rcx, X2APIC_APICID)];
+        let msr = guest.executes(ExitReason::MSR_READ, &rdmsr);
+        assert_eq!(msr.map(|[eax, _, _, edx]| (eax, edx)), Some((0x1_2345, 0)));
+    }
 }

@@ -9,6 +9,7 @@ use crate::machine::Machine;
 use crate::refusal::{BusyOn, Refusal};
 use crate::state::OpStates;
 use crate::td::attributes;
+use core::sync::atomic::Ordering;
 use tdx_abi::{HostLeaf, OperandId, Status};
 use x86_arch::Gpr;
 
@@ -33,7 +34,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     if td.config.attributes & attributes::MIGRATABLE == 0 {
         return Err(Status::TD_NOT_MIGRATABLE.into());
     }
-    if td.migration.streams.lock().len() < 2 {
+    if td.migration.num_migs.load(Ordering::Acquire) < 2 {
         return Err(Status::MIN_MIGS_NOT_CREATED.into());
     }
     mbmd_buffer(call)?;

@@ -6,6 +6,7 @@ use crate::call::{Call, LeafResult};
 use crate::machine::Machine;
 use crate::msr::IA32_MISC_ENABLE;
 use crate::state::OpStates;
+use core::sync::atomic::Ordering;
 use tdx_abi::{HostLeaf, OperandId, Status};
 use x86_arch::Gpr;
 
@@ -25,7 +26,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     }
     let td = call.tdr_exclusive_at(tdr, OperandId::RCX)?;
     call.td_state_unlocked(&td, &ROW)?;
-    if td.migration.streams.lock().len() < 2 {
+    if td.migration.num_migs.load(Ordering::Acquire) < 2 {
         return Err(Status::MIN_MIGS_NOT_CREATED.into());
     }
     match stream_0(call)? {

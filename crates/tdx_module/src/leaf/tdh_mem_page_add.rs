@@ -10,7 +10,7 @@ use crate::refusal::BusyOn;
 use crate::sept::{SeptEntry, SeptState, SeptStates};
 use crate::state::OpStates;
 use tdx_abi::{HostLeaf, OperandId};
-use x86_arch::{Gpr, Hpa};
+use x86_arch::{Gpr, Hkid, Hpa, KeyedHpa};
 
 pub const ROW: Row = Row {
     op_states: OpStates::row([0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
@@ -38,7 +38,11 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     call.read_shared(source, &mut content)?;
 
     let commit = call.commit();
-    call.machine().write_direct(td.keyed(target), &content);
+    let to = match call.module.has(Bug::WritesInTheClear) {
+        true => KeyedHpa::new(target, Hkid(0)),
+        false => td.keyed(target),
+    };
+    call.machine().write_direct(to, &content);
     entry.write(&commit, SeptEntry::leaf(SeptState::Mapped, target));
     td.measurement.extend(&commit, "MEM.PAGE.ADD", at.gpa, &[]);
     if !call.module.has(Bug::ForgetsChild) {

@@ -9,6 +9,7 @@ use crate::pamt::{PageType, PageUse, Want};
 use crate::refusal::BusyOn;
 use crate::state::OpStates;
 use tdx_abi::{HostLeaf, OperandId, Status};
+use core::sync::atomic::Ordering;
 use x86_arch::{Gpr, Hpa};
 
 pub const ROW: Row = Row {
@@ -25,8 +26,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     call.td_has_tdcs(&td)?;
     let _op_state = call.hold(Lock::OpState, td.op_state_lock.exclusive(Side::Host)).busy(OperandId::OP_STATE)?;
     call.op_state_allowed(&td, &ROW)?;
-    let _migration = call.hold(Lock::Migration, td.migration.lock.exclusive()).busy(OperandId::MIG)?;
-    let mut streams = td.migration.streams.lock();
+    let mut streams = call.hold(Lock::Migration, td.migration.lock.exclusive()).busy(OperandId::MIG)?;
     if streams.len() >= MAX_STREAMS {
         return Err(Status::MAX_MIGS_NUM_EXCEEDED.into());
     }
@@ -36,6 +36,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     let commit = call.commit();
     call.clear_control_page(hpa, td.hkid);
     streams.push(hpa);
+    td.migration.num_migs.store(streams.len() as u16, Ordering::Release);
     page.assign(&commit, PageUse::Tdcx, td.tdr);
     td.add_children(&commit, 1);
     Ok(commit.done())

@@ -36,7 +36,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
         let right = call.sticky();
         td.keep_xbuff_layout(&right, xfam, &sys.cpuid.components);
     }
-    let config = match Raw(&params).check(machine, call.lp, sys, &td) {
+    let config = match Raw(&params).check(machine, call.lp, sys, &td, &call.module.profile) {
         Ok(config) => config,
         Err(bad) => {
             call.set(Gpr::Rcx, bad.rcx);
@@ -54,6 +54,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     let ctls = if ve_disable { td_ctls::PENDING_VE_DISABLE } else { 0 };
     td.td_ctls.store(ctls, Ordering::Release);
     td.sept.set_root_level(&commit, (config.eptp >> 3 & 7) as u8);
+    td.topology.reset(&commit, config.cpuid.topology.is_some());
     td.config = config;
     td.set_op_state(&commit, OpState::Initialized);
     Ok(commit.done())

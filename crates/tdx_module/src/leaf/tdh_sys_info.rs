@@ -2,7 +2,7 @@
 
 use super::Row;
 use crate::call::{Call, LeafResult};
-use crate::cpuid::{CONFIGURABLE, ROWS as CPUID_ROWS};
+use crate::cpuid::{ROWS as CPUID_ROWS, choices, configurable};
 use crate::machine::Machine;
 use crate::module::Module;
 use crate::refusal::{Broken, Refusal};
@@ -43,13 +43,10 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     let info = tdsysinfo(call.module)?;
 
     let commit = call.commit();
-    let written = call
-        .machine()
-        .write(info_at, &info)
-        .and(call.machine().write(cmrs_at, &cmr_array(call.module)));
-    if written.is_err() {
+    let written = call.write_shared(info_at, &info);
+    if let Err(broken) = written.and(call.write_shared(cmrs_at, &cmr_array(call.module))) {
         let _ = commit.done();
-        return Err(Broken("machine check on host memory").into());
+        return Err(broken);
     }
     call.set(Gpr::Rdx, SIZE as u64);
     call.set(Gpr::R9, CMRS as u64);
@@ -75,14 +72,16 @@ fn tdsysinfo<M: Machine>(module: &Module<M>) -> Result<Vec<u8>, Broken> {
     put(0x40, &ATTRIBUTES_FIXED0.to_le_bytes());
     put(0x50, &(Xfam::KNOWN & supported(cpuid)).to_le_bytes());
     put(0x58, &3u64.to_le_bytes());
-    put(0x80, &(CONFIGURABLE.len() as u32).to_le_bytes());
-    for (i, index) in CONFIGURABLE.into_iter().enumerate() {
+    let configurable = configurable(module.profile.has_topology());
+    put(0x80, &(configurable.len() as u32).to_le_bytes());
+    for (i, &index) in configurable.iter().enumerate() {
         let row = &CPUID_ROWS[index];
+        let (direct, allow) = choices(index);
         let at = 0x84 + 24 * i;
         put(at, &row.leaf.to_le_bytes());
         put(at + 4, &row.subleaf.unwrap_or(u32::MAX).to_le_bytes());
         for r in 0..4 {
-            let mask = row.direct[r] | row.allow[r] & cpuid.native[index][r];
+            let mask = direct[r] | allow[r] & cpuid.native[index][r];
             put(at + 8 + 4 * r, &mask.to_le_bytes());
         }
     }

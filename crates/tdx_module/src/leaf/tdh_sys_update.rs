@@ -1,6 +1,8 @@
 //! TDH.SYS.UPDATE: takes over from a predecessor's handoff data (spec: host-platform.md 3.8).
 //!
-//! A module on this machine is always loaded into an empty data region, so there never is valid handoff data.
+//! The checks are 1.5.01's, and the last one is as far as a call comes: the loader of this machine loads each module into
+//! an empty data region, whose handoff header is not valid. Taking over TDs of a predecessor needs a loader that replaces
+//! modules, which is no part of the machine.
 
 use super::Row;
 use crate::call::{Call, LeafResult};

@@ -1,6 +1,7 @@
 //! TDH.VP.ENTER: runs a vCPU until it leaves the TD (spec: vp-enter.md).
 
 use super::Row;
+use crate::bug::Bug;
 use crate::call::{Call, Commit, Done, LeafResult};
 use crate::lock_order::Lock;
 use crate::guest::{AsyncExit, Guest, TdExit, extended, inject, stepping};
@@ -104,7 +105,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
             .into());
     }
     let epoch = enter_epoch(call, &td, &mut data, |vpids| {
-        if !new {
+        if !new && !call.module.has(Bug::KeepsTranslations) {
             machine.invalidate_translations(lp, vpids);
         }
     })?;

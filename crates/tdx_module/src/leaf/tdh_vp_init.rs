@@ -1,4 +1,6 @@
 //! TDH.VP.INIT: a vCPU gets its state and its index (spec: host-td.md 5.3).
+//!
+//! Version 1, of releases after 1.5.01, gives it its x2APIC id as well, and holds the TDR exclusively for it.
 
 use super::Row;
 use crate::call::{Call, LeafResult};
@@ -25,11 +27,11 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     if call.version() > module.profile.vp_init_version {
         return Err(Refusal::Invalid(OperandId::RAX).into());
     }
-    if call.version() > 0 && call.get(Gpr::R8) >> 32 != 0 {
-        return Err(Refusal::Invalid(OperandId::R8).into());
-    }
     let mut vp = call.tdvpr(Gpr::Rcx, Want::Exclusive)?;
-    let td = call.tdr_of(vp.owner())?;
+    let td = match call.version() {
+        0 => call.tdr_of(vp.owner())?,
+        _ => module.implicit_tdr_alone(vp.owner(), &call.lp_state.order)?,
+    };
     let _op_state = call.td_state(&td, &ROW)?;
     if vp.pages.len() < td.config.tdvps_pages() {
         return Err(Status::TDCX_NUM_INCORRECT.into());
@@ -41,6 +43,19 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     if index >= td.config.max_vcpus {
         td.num_vcpus.fetch_sub(1, Ordering::AcqRel);
         return Err(Status::MAX_VCPUS_EXCEEDED.into());
+    }
+    let id = call.get(Gpr::R8);
+    match call.version() {
+        0 => td.topology.unconfigure(&call.sticky()),
+        _ if id >> 32 != 0 => {
+            td.num_vcpus.fetch_sub(1, Ordering::AcqRel);
+            return Err(Refusal::Invalid(OperandId::R8).into());
+        }
+        // NUM_VCPUS stays incremented.
+        _ if !td.topology.set(&call.sticky(), index, id as u32) => {
+            return Err(Status::X2APIC_ID_NOT_UNIQUE.with_details(id as u32).into());
+        }
+        _ => {}
     }
     let sys = module.sys()?;
     // NUM_VCPUS stays incremented if this refuses.
@@ -61,10 +76,7 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
         fms: sys.cpuid.finished()[fms_row][cpuid::EAX],
         tsc: call.machine().tsc(call.lp),
     };
-    let x2apic_id = if call.version() > 0 { call.get(Gpr::R8) as u32 } else { index };
-    let data = vp.data_mut();
-    initial.apply(data);
-    data.x2apic_id = x2apic_id;
+    initial.apply(vp.data_mut());
     vp.set_state(&commit, VcpuState::Ready);
     if let Err(_already) = call.take_vcpu(&td, &vp, &commit) {
         // An uninitialised vCPU is on no processor.
@@ -84,13 +96,7 @@ mod tests {
         let mut world = World::ready(1);
         world.module.profile = profile;
         let td = world.td(33);
-        let tdvpr = world.page();
-        let create = [(Gpr::Rcx, tdvpr), (Gpr::Rdx, td.tdr)];
-        world.ok(0, HostLeaf::VP_CREATE, &create);
-        for _ in 0..5 {
-            let page = world.page();
-            world.ok(0, HostLeaf::VP_ADDCX, &[(Gpr::Rcx, page), (Gpr::Rdx, tdvpr)]);
-        }
+        let tdvpr = world.vcpu_before_init(td);
         (world, tdvpr)
     }
 
@@ -115,6 +121,46 @@ mod tests {
         let (status, _) = world.call_version(0, HostLeaf::VP_INIT, 1, &regs);
         assert_eq!(status, Status::OPERAND_INVALID.with_operand(OperandId::R8));
         assert_eq!(world.module.fingerprint(), before);
+    }
+
+    #[test]
+    fn an_x2apic_id_belongs_to_one_vcpu_and_a_refused_one_costs_an_index() {
+        let mut world = World::ready(1);
+        world.module.profile = Profile::V1_5_LINUX;
+        let td = world.td(33);
+        let mut init = |id| {
+            let tdvpr = world.vcpu_before_init(td);
+            let regs = [(Gpr::Rcx, tdvpr), (Gpr::Rdx, 0), (Gpr::R8, id)];
+            world.call_version(0, HostLeaf::VP_INIT, 1, &regs).0
+        };
+        assert_eq!(init(7), Status::SUCCESS);
+        assert_eq!(init(7), Status::X2APIC_ID_NOT_UNIQUE.with_details(7));
+        // The index that was lost has the id 0.
+        assert_eq!(init(0), Status::X2APIC_ID_NOT_UNIQUE);
+        assert_eq!(init(8), Status::SUCCESS);
+        assert_eq!(init(9), Status::MAX_VCPUS_EXCEEDED);
+    }
+
+    #[test]
+    fn a_vcpu_without_an_id_leaves_the_topology_unconfigured() {
+        /// TOPOLOGY_ENUM_CONFIGURED.
+        const CONFIGURED: u64 = 0x9100_0000_0000_0019;
+        let mut world = World::ready(1);
+        world.module.profile = Profile::V1_5_LINUX;
+        let td = world.td(33);
+        let read = [(Gpr::Rcx, td.tdr), (Gpr::Rdx, CONFIGURED)];
+        for (version, configured) in [(1, 1), (0, 0), (1, 0)] {
+            let tdvpr = world.vcpu_before_init(td);
+            let regs = [(Gpr::Rcx, tdvpr), (Gpr::Rdx, 0), (Gpr::R8, tdvpr >> 12)];
+            let (status, _) = world.call_version(0, HostLeaf::VP_INIT, version, &regs);
+            assert_eq!(status, Status::SUCCESS);
+            assert_eq!(world.ok(0, HostLeaf::MNG_RD, &read)[Gpr::R8], configured);
+        }
+        world.module.profile = Profile::V1_5_01;
+        let td = world.td(34);
+        let read = [(Gpr::Rcx, td.tdr), (Gpr::Rdx, CONFIGURED)];
+        let status = world.call(0, HostLeaf::MNG_RD, &read);
+        assert_eq!(status, Status::METADATA_FIELD_ID_INCORRECT);
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod td;
 pub mod vp;
 
 use crate::cpuid::ROWS;
+use crate::td::td_ctls;
 use tdx_abi::metadata::{
     CPUID_CLASS, FieldRow, GLOBAL_SYS, L2_VMCS_CLASSES, Masks, Migration, TD_L2_VMCS, TD_VMCS,
     TDR_TDCS, TDVPS,
@@ -51,31 +52,59 @@ pub struct Scope {
     pub num_l2_vms: u16,
     /// The release has MAX_VCPUS_PER_TD.
     pub max_vcpus_per_td: bool,
+    /// The release enumerates topology.
+    pub topology: bool,
 }
 
-/// A field that only releases after 1.5.01 have.
-static MAX_VCPUS_PER_TD: FieldRow = FieldRow {
-    name: "MAX_VCPUS_PER_TD",
-    id: FieldId(0x9900_0001_0000_0008),
-    num_fields: 1,
-    num_elements: 1,
-    host: Masks {
-        read: 0xFFFF,
+const fn newer(name: &'static str, id: u64, host: u64, guest: Masks) -> FieldRow {
+    let host = Masks {
+        read: host,
+        write: 0,
+    };
+    FieldRow {
+        name,
+        id: FieldId(id),
+        num_fields: 1,
+        num_elements: 1,
+        host,
+        host_debug: host,
+        guest,
+        migtd: Masks { read: 0, write: 0 },
+        migration: Masks { read: 0, write: 0 },
+        mig_export: Migration::None,
+        mig_import: Migration::None,
+        special_read: false,
+        special_write: false,
+    }
+}
+
+// Fields that only releases after 1.5.01 have, or have otherwise.
+static MAX_VCPUS_PER_TD: FieldRow = newer(
+    "MAX_VCPUS_PER_TD",
+    0x9900_0001_0000_0008,
+    0xFFFF,
+    Masks { read: 0, write: 0 },
+);
+static TOPOLOGY_ENUM_CONFIGURED: FieldRow = newer(
+    "TOPOLOGY_ENUM_CONFIGURED",
+    0x9110_0000_0000_0019,
+    0xFF,
+    Masks {
+        read: 0xFF,
         write: 0,
     },
-    host_debug: Masks {
-        read: 0xFFFF,
-        write: 0,
+);
+/// TD_CTLS whose ENUM_TOPOLOGY the guest may write.
+static TD_CTLS: FieldRow = FieldRow {
+    guest: Masks {
+        read: u64::MAX,
+        write: td_ctls::PENDING_VE_DISABLE | td_ctls::ENUM_TOPOLOGY,
     },
-    guest: Masks { read: 0, write: 0 },
-    migtd: Masks { read: 0, write: 0 },
-    migration: Masks { read: 0, write: 0 },
-    mig_export: Migration::None,
-    mig_import: Migration::None,
-    special_read: false,
-    special_write: false,
+    ..TDR_TDCS[TD_CTLS_AT]
 };
-/// Its place in the platform's table: after CONFIG_FLAGS_FIXED1.
+/// Its place in a TD's table; TOPOLOGY_ENUM_CONFIGURED comes after it.
+const TD_CTLS_AT: usize = 30;
+/// The place of MAX_VCPUS_PER_TD in the platform's table: after CONFIG_FLAGS_FIXED1.
 const MAX_VCPUS_PER_TD_AT: usize = 39;
 /// Where the fields of the L2 VMCSs begin in the TDVPS table; each VM has three rows.
 const L2_VMCS_PARENT: usize = 110;
@@ -146,13 +175,15 @@ impl Scope {
             context: FieldContext::Sys,
             num_l2_vms: 0,
             max_vcpus_per_td,
+            topology: false,
         }
     }
-    pub const fn td(num_l2_vms: u16) -> Scope {
+    pub const fn td(num_l2_vms: u16, topology: bool) -> Scope {
         Scope {
             context: FieldContext::Td,
             num_l2_vms,
             max_vcpus_per_td: false,
+            topology,
         }
     }
     pub const fn vp(num_l2_vms: u16) -> Scope {
@@ -160,6 +191,7 @@ impl Scope {
             context: FieldContext::Vp,
             num_l2_vms,
             max_vcpus_per_td: false,
+            topology: false,
         }
     }
 
@@ -181,7 +213,15 @@ impl Scope {
                 }
             }
             Table::Sys => GLOBAL_SYS.get(index),
-            Table::Td => TDR_TDCS[..TDR_TDCS.len() - absent].get(index),
+            Table::Td => {
+                let rows = &TDR_TDCS[..TDR_TDCS.len() - absent];
+                match index.checked_sub(TD_CTLS_AT).filter(|_| self.topology) {
+                    None => rows.get(index),
+                    Some(0) => Some(&TD_CTLS),
+                    Some(1) => Some(&TOPOLOGY_ENUM_CONFIGURED),
+                    Some(_) => rows.get(index - 1),
+                }
+            }
             Table::Vmcs => TD_VMCS.get(index),
             Table::Tdvps => TDVPS[..TDVPS.len() - 3 * absent].get(index),
             Table::L2Vmcs(_) => TD_L2_VMCS.get(index),
@@ -386,11 +426,26 @@ mod tests {
     }
 
     #[test]
+    fn topology_follows_td_ctls() {
+        let scope = Scope::td(0, true);
+        assert_eq!(TDR_TDCS[TD_CTLS_AT].name, "TD_CTLS");
+        let field = scope.find(TDR_TDCS[TD_CTLS_AT].id).expect("the field");
+        assert_eq!(field.row.guest.write, 3);
+        let next = scope.next_readable(Accessor::Guest, &field);
+        assert_eq!(next.0, 0x9110_0000_0000_0019);
+        // Linux names it without the context code.
+        assert!(scope.find(FieldId(0x9100_0000_0000_0019)).is_ok());
+        let before = Scope::td(0, false);
+        assert!(before.find(FieldId(0x9100_0000_0000_0019)).is_err());
+    }
+
+    #[test]
     fn a_walk_over_each_scope_ends_and_repeats_nothing() {
         for scope in [
             Scope::sys(false),
-            Scope::td(0),
-            Scope::td(3),
+            Scope::td(0, false),
+            Scope::td(3, false),
+            Scope::td(0, true),
             Scope::vp(0),
             Scope::vp(3),
         ] {
@@ -411,7 +466,7 @@ mod tests {
     /// host-metadata.md 1.4: the stride comes from the caller's id.
     #[test]
     fn a_set_inc_size_bit_skips_an_element() {
-        let scope = Scope::td(0);
+        let scope = Scope::td(0, false);
         let id = FieldId(0x8010_0003_0000_0010 | 1 << 50);
         let field = scope.find(id).expect("TDCX_PA");
         assert_eq!(

@@ -2,7 +2,7 @@
 
 use super::list::{self, List};
 use super::{Accessor, Field, Scope};
-use crate::cpuid::{CONFIGURABLE, ROWS, pair};
+use crate::cpuid::{ROWS, choices, configurable, pair};
 use crate::machine::Machine;
 use crate::module::Module;
 use crate::msr::ARCH_CAPABILITIES_CONFIGURABLE;
@@ -57,6 +57,7 @@ impl<M: Machine> Module<M> {
         let sys = self.sys()?;
         let profile = &self.profile;
         let code = field.code();
+        let configurable = configurable(profile.has_topology());
         let cmr = |n: u32| self.platform.cmrs.get(n as usize);
         Ok(match (field.class(), code) {
             (0, 0) => self.platform.packages as u64,
@@ -90,15 +91,15 @@ impl<M: Machine> Module<M> {
             (25, 0) => ATTRIBUTES_FIXED0,
             (25, 2) => Xfam::KNOWN & (sys.cpuid.xcr0_supported | sys.cpuid.xss_supported),
             (25, 3) => 3,
-            (25, 4) => CONFIGURABLE.len() as u64,
+            (25, 4) => configurable.len() as u64,
             (25, 6) => CONFIG_FLAGS_FIXED0,
             (25, 8) => profile.max_vcpus_per_td.unwrap_or(0) as u64,
-            (25, n @ 0x400..=0x41F) => match CONFIGURABLE.get((n - 0x400) as usize) {
+            (25, n @ 0x400..=0x41F) => match configurable.get((n - 0x400) as usize) {
                 Some(row) => ROWS[*row].name_word(),
                 None => u64::MAX,
             },
-            (25, n @ 0x500..=0x53F) => match CONFIGURABLE.get((n - 0x500) as usize / 2) {
-                Some(row) => pair(&ROWS[*row].direct, 2 * ((n - 0x500) % 2) as usize),
+            (25, n @ 0x500..=0x53F) => match configurable.get((n - 0x500) as usize / 2) {
+                Some(row) => pair(&choices(*row).0, 2 * ((n - 0x500) % 2) as usize),
                 None => 0,
             },
             (25, 0x600) => ARCH_CAPABILITIES_CONFIGURABLE,

@@ -1,7 +1,7 @@
 //! Fields of a TD (host-metadata.md 3).
 
 use super::{Accessor, Field, Scope, combine};
-use crate::cpuid::{ROWS, pair};
+use crate::cpuid::{ROWS, ROWS_1F, pair};
 use crate::lock::Side;
 use crate::lock_order::{Lock, Order};
 use crate::refusal::BusyOn;
@@ -31,6 +31,7 @@ const NOTIFY_ENABLES: u32 = 0x10;
 const HP_LOCK_TIMEOUT: u32 = 0x11;
 const VM_CTLS: u32 = 0x12;
 const TD_CTLS: u32 = 0x17;
+const TOPOLOGY_ENUM_CONFIGURED: u32 = 0x19;
 const MIG_DEC_KEY: u32 = 0x10;
 const MIG_VERSION: u32 = 0x20;
 /// CONFIG_FLAGS.FLEXIBLE_PENDING_VE.
@@ -64,7 +65,8 @@ pub fn cpuid_row(code: CpuidFieldCode) -> Option<usize> {
 
 impl TdFields<'_> {
     pub fn scope(&self) -> Scope {
-        Scope::td(self.td.config.num_l2_vms)
+        let config = &self.td.config;
+        Scope::td(config.num_l2_vms, config.cpuid.topology.is_some())
     }
 
     /// Finds a field that exists for this TD: lookup and CPUID validity, before any mask.
@@ -73,7 +75,8 @@ impl TdFields<'_> {
         if field.class() == CPUID_CLASS {
             let row = cpuid_row(CpuidFieldCode(field.code()))
                 .ok_or(Status::METADATA_FIELD_ID_INCORRECT)?;
-            if ROWS[row].faulting {
+            let topology = self.td.config.cpuid.topology.is_some() && ROWS_1F.contains(&row);
+            if ROWS[row].faulting && !topology {
                 return Err(Status::METADATA_FIELD_NOT_READABLE);
             }
         }
@@ -126,6 +129,9 @@ impl TdFields<'_> {
             (class::CONTROLS, TD_CTLS) => {
                 let flexible = td.config.config_flags & FLEXIBLE_PENDING_VE != 0;
                 if (new ^ current) & td_ctls::PENDING_VE_DISABLE != 0 && !flexible {
+                    return Err(Status::METADATA_FIELD_VALUE_NOT_VALID);
+                }
+                if new & td_ctls::ENUM_TOPOLOGY != 0 && !td.topology.is_configured() {
                     return Err(Status::METADATA_FIELD_VALUE_NOT_VALID);
                 }
                 swap(&td.td_ctls)
@@ -221,9 +227,12 @@ impl TdFields<'_> {
             VM_CTLS..=0x15 => td.vm_ctls[(code - VM_CTLS) as usize].load(Ordering::Acquire),
             0x16 => config.config_flags,
             TD_CTLS => td.td_ctls.load(Ordering::Acquire),
-            0x80..=0xCF => ROWS
-                .get((code - 0x80) as usize)
-                .is_some_and(|row| !row.faulting) as u64,
+            TOPOLOGY_ENUM_CONFIGURED => td.topology.is_configured() as u64,
+            0x80..=0xCF => {
+                let row = (code - 0x80) as usize;
+                let topology = config.cpuid.topology.is_some() && ROWS_1F.contains(&row);
+                (topology || ROWS.get(row).is_some_and(|row| !row.faulting)) as u64
+            }
             0x800..=0x812 => config.xbuff.offsets[(code - 0x800) as usize] as u64,
             _ => 0,
         }
@@ -256,7 +265,7 @@ impl TdFields<'_> {
             }
             0x18..=0x1B => migration.enc_key[(code - 0x18) as usize],
             MIG_VERSION => migration.version.load(Ordering::Acquire) as u64,
-            0x32 => migration.streams.lock().len() as u64,
+            0x32 => migration.num_migs.load(Ordering::Acquire) as u64,
             _ => 0,
         }
     }

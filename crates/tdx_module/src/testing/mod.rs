@@ -13,16 +13,20 @@ pub use play::play;
 use crate::cpuid::ROWS as CPUID_ROWS;
 use crate::machine::*;
 use crate::{Module, Profile};
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use coco_regs::{GprFile, XmmFile};
+use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use spin::Mutex;
 use tdx_abi::{HostLeaf, LeafWord, Status};
 use x86_arch::vmx::Vcpu;
-use x86_arch::{ExitReason, Gpr, Hkid, KeyedHpa, SecondLevel, VmExit};
+use x86_arch::{
+    Access, EptFault, ExitReason, Gpa, Gpr, Hkid, Hpa, KeyedHpa, SecondLevel, SecondLevelMapping,
+    VmExit,
+};
 
 pub const GLOBAL_HKID: u64 = 32;
 /// Where TDMR memory starts.
@@ -53,6 +57,10 @@ pub struct FlatMachine {
     shared_guests: Vec<SharedGuest>,
     /// The TSC stands still, so that processors do not meet there.
     pub tsc_stands: AtomicBool,
+    /// Pages that the module wrote with a shared key ID, and nobody since.
+    exposed: Mutex<BTreeSet<u64>>,
+    /// What each processor translated and did not drop.
+    tlbs: Vec<Mutex<BTreeMap<(u16, Gpa), KeyedHpa>>>,
     msrs_changed: AtomicBool,
     /// Events that the module made pending again.
     pub posted: Mutex<Vec<HostEvent>>,
@@ -110,6 +118,8 @@ impl FlatMachine {
             flushes: AtomicU32::new(0),
             shared_guests: (0..lps).map(|_| SharedGuest::default()).collect(),
             tsc_stands: AtomicBool::new(false),
+            exposed: Mutex::default(),
+            tlbs: (0..lps).map(|_| Mutex::default()).collect(),
             msrs_changed: AtomicBool::new(false),
             posted: Mutex::default(),
             guest: Mutex::new(None),
@@ -125,7 +135,25 @@ impl FlatMachine {
         self.msrs_changed.store(true, Ordering::Release);
         self.msrs.lock().insert((lp, msr), value);
     }
+    /// Writes as the host.
     pub fn poke(&self, at: u64, bytes: &[u8]) {
+        let pages = at >> 12..(at + bytes.len() as u64).div_ceil(4096);
+        self.exposed.lock().retain(|page| !pages.contains(page));
+        self.put(at, bytes);
+    }
+    /// Writes as the module.
+    fn put_with(&self, to: KeyedHpa, bytes: &[u8]) {
+        let at = to.hpa.raw();
+        let pages = at >> 12..(at + bytes.len() as u64).div_ceil(4096);
+        let mut exposed = self.exposed.lock();
+        match u64::from(to.hkid.0) < GLOBAL_HKID {
+            true => exposed.extend(pages),
+            false => exposed.retain(|page| !pages.contains(page)),
+        }
+        drop(exposed);
+        self.put(at, bytes);
+    }
+    fn put(&self, at: u64, bytes: &[u8]) {
         let mut pages = self.pages.lock();
         let mut address = at;
         let mut rest = bytes;
@@ -170,11 +198,15 @@ impl Machine for FlatMachine {
         Ok(())
     }
     fn write(&self, to: KeyedHpa, from: &[u8]) -> Result<(), MachineCheck> {
+        self.put_with(to, from);
+        Ok(())
+    }
+    fn write_outside(&self, to: KeyedHpa, from: &[u8]) -> Result<(), MachineCheck> {
         self.poke(to.hpa.raw(), from);
         Ok(())
     }
     fn write_direct(&self, to: KeyedHpa, from: &[u8]) {
-        self.poke(to.hpa.raw(), from);
+        self.put_with(to, from);
     }
     fn flush_page(&self, _: KeyedHpa) {}
     fn write_back_sub_block(&self, _: LpId, _: u32) {}
@@ -244,11 +276,32 @@ impl Machine for FlatMachine {
     fn post(&self, _: LpId, event: HostEvent) {
         self.posted.lock().push(event);
     }
-    fn invalidate_translations(&self, _: LpId, _: &[u16]) {
+    fn invalidate_translations(&self, lp: LpId, vpids: &[u16]) {
         self.flushes.fetch_add(1, Ordering::Relaxed);
+        let mut tlb = self.tlbs[lp.0 as usize].lock();
+        tlb.retain(|(vpid, _), _| !vpids.contains(vpid));
+    }
+    fn cached_translations(&self, lp: LpId) -> Vec<CachedTranslation> {
+        let tlb = self.tlbs[lp.0 as usize].lock();
+        let cached = |(&(vpid, gpa), &page): (&(u16, Gpa), &KeyedHpa)| CachedTranslation {
+            vpid,
+            gpa: Some(gpa),
+            page,
+        };
+        tlb.iter().map(cached).collect()
+    }
+    fn exposed(&self, range: Range<u64>) -> Option<Hpa> {
+        let pages = range.start >> 12..range.end.div_ceil(4096);
+        let first = self.exposed.lock().range(pages).next().copied();
+        first.map(|page| Hpa::new(page << 12))
     }
     fn run(&self, lp: LpId, vcpu: &mut Vcpu, memory: &dyn SecondLevel) {
         vcpu.entry_event.info &= !(1 << 31);
+        let memory = &Caching {
+            tlb: &self.tlbs[lp.0 as usize],
+            vpid: vcpu.controls.vpid,
+            memory,
+        };
         if let Some(guest) = &*self.shared_guests[lp.0 as usize].0.lock() {
             vcpu.exit = VmExit {
                 interruption_info: 0x8000_0020,
@@ -261,6 +314,23 @@ impl Machine for FlatMachine {
             Some(guest) => guest(vcpu, memory),
             None => vcpu.exit = VmExit::new(ExitReason::TRIPLE_FAULT),
         }
+    }
+}
+
+/// A second level through a processor's cache.
+struct Caching<'a> {
+    tlb: &'a Mutex<BTreeMap<(u16, Gpa), KeyedHpa>>,
+    vpid: u16,
+    memory: &'a dyn SecondLevel,
+}
+
+impl SecondLevel for Caching<'_> {
+    /// What is cached is only noted: tests that look for stale translations ask the audit.
+    fn translate(&self, gpa: Gpa, access: Access) -> Result<SecondLevelMapping, EptFault> {
+        let mapping = self.memory.translate(gpa, access)?;
+        let key = (self.vpid, gpa.page());
+        self.tlb.lock().insert(key, mapping.page);
+        Ok(mapping)
     }
 }
 
@@ -451,6 +521,15 @@ impl World {
     }
     /// A vCPU on processor `lp`.
     pub fn vcpu(&mut self, td: TestTd, lp: u32) -> u64 {
+        let tdvpr = self.vcpu_with_pages(td, lp);
+        self.ok(lp, HostLeaf::VP_INIT, &[(Gpr::Rcx, tdvpr), (Gpr::Rdx, 0)]);
+        tdvpr
+    }
+    /// A vCPU that TDH.VP.INIT has not seen.
+    pub fn vcpu_before_init(&mut self, td: TestTd) -> u64 {
+        self.vcpu_with_pages(td, 0)
+    }
+    fn vcpu_with_pages(&mut self, td: TestTd, lp: u32) -> u64 {
         let tdvpr = self.page();
         self.ok(
             lp,
@@ -465,7 +544,6 @@ impl World {
                 &[(Gpr::Rcx, page), (Gpr::Rdx, tdvpr)],
             );
         }
-        self.ok(lp, HostLeaf::VP_INIT, &[(Gpr::Rcx, tdvpr), (Gpr::Rdx, 0)]);
         tdvpr
     }
     /// A TD that may run, with one vCPU on processor 0.

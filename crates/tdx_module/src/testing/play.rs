@@ -2,9 +2,11 @@
 
 use super::{GLOBAL_HKID, TDMR, World, td_params};
 use crate::leaf::ROWS;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use tdx_abi::{HostLeaf, Status};
-use x86_arch::Gpr;
+use x86_arch::vmx::Vcpu;
+use x86_arch::{Access, ExitReason, Gpa, Gpr, SecondLevel, VmExit};
 
 /// Bytes of one call.
 pub const STEP: usize = 8;
@@ -117,6 +119,16 @@ fn build(world: &mut World, steps: u8) {
     }
 }
 
+/// A guest: reads what it can, so that its processor has translations, and leaves.
+fn look_around(vcpu: &mut Vcpu, memory: &dyn SecondLevel, dies: bool) {
+    for gpa in [0, 0x1000, 0x2000, 0x20_0000, 0x20_1000] {
+        let _ = memory.translate(Gpa::new(gpa), Access::Read);
+    }
+    if dies {
+        vcpu.exit = VmExit::new(ExitReason::TRIPLE_FAULT);
+    }
+}
+
 /// Plays `bytes`: the first one says how far a TD is built before, each eight that follow are a call.
 ///
 /// # Panics
@@ -154,6 +166,12 @@ fn play_in(mut world: World, bytes: &[u8]) {
         regs.push((Gpr::R8, pool.page(call[5])));
         regs.push((Gpr::R9, pool.page(call[6])));
         let version = (call[7] >> 6 == 3) as u8;
+        if leaf == HostLeaf::VP_ENTER {
+            let dies = call[7] & 2 != 0;
+            world.machine().share_guest(Arc::new(move |vcpu, memory| {
+                look_around(vcpu, memory, dies)
+            }));
+        }
         let before = world.module.fingerprint();
         let (status, _) = world.call_version(call[1] as u32 % LPS, leaf, version, &regs);
         let refused = status.is_error() && status.code() != Status::INTERRUPTED_RESUMABLE;
