@@ -1,6 +1,6 @@
 //! What the fuzzer and the tests do with arbitrary bytes.
 
-use crate::{Image, Order, Step};
+use crate::{EventLog, Image, Order, Step};
 
 /// Parses any bytes as an image and checks what must hold of every image that is accepted. Panics when it does not.
 pub fn fuzz_image(bytes: &[u8]) {
@@ -28,6 +28,22 @@ pub fn fuzz_image(bytes: &[u8]) {
         }
     }
     assert_eq!(counts[0], counts[1], "both orders have the same steps");
+}
+
+/// Reads any bytes as an event log. Panics when what must hold of every log does not.
+pub fn fuzz_event_log(bytes: &[u8]) {
+    let Ok(log) = EventLog::parse(bytes) else {
+        return;
+    };
+    let mut left = bytes.len();
+    for event in log.map_while(Result::ok) {
+        assert!(event.register < 4);
+        assert!(event.describe().count() <= event.data.len());
+        // Register, type, count, an algorithm and its digest, size: events do not overlap.
+        left = left
+            .checked_sub(12 + 2 + 48 + 4 + event.data.len())
+            .expect("events are part of the log");
+    }
 }
 
 #[cfg(test)]

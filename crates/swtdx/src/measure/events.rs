@@ -47,7 +47,7 @@ impl Registers {
 }
 
 /// TDG.MR.RTMR.EXTEND.
-fn extend(old: Sha384, digest: Sha384) -> Sha384 {
+pub fn extend(old: Sha384, digest: Sha384) -> Sha384 {
     let mut hash = Hash::new();
     hash.update(old);
     hash.update(digest);

@@ -3,6 +3,7 @@
 mod authenticode;
 mod diff;
 mod events;
+mod log;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 use serde::Serialize;
-use tdvf::{Image, MetadataSource, Mrtd, Order, Section, Step};
+use tdvf::{EventLog, Image, MetadataSource, Mrtd, Order, Section, Step};
 use tdx_abi::Sha384;
 use tdx_devices::direct_boot::{self, InitialMemory, Payload};
 use x86_arch::Gpa;
@@ -31,9 +32,10 @@ Examples:
   swtdx measure OVMF.fd --order two-passes --expect 307c9a6831bdd6e6
   swtdx measure OVMF.fd --kernel vmlinuz --initrd initrd.img --append 'console=ttyS0' --events
   swtdx measure OVMF.fd --diff tdreport.bin
+  swtdx measure OVMF.fd --kernel vmlinuz --append console=ttyS0 --log ccel.bin --diff tdreport.bin
   swtdx measure --kernel vmlinuz --initrd initrd --cpus 2 --memory 1G
 
-Exit status: 0 measured (and as expected), 4 a register differs from --expect or --diff, 1 on wrong input.";
+Exit status: 0 measured (and as expected), 4 a register differs from --expect, --diff or --log, 1 on wrong input.";
 
 /// Exit status when a register is not the expected one.
 const DIFFERS: u8 = 4;
@@ -72,7 +74,11 @@ pub struct Args {
     /// Compare with a TDREPORT or quote and say what differs
     #[arg(long, value_name = "REPORT")]
     diff: Option<PathBuf>,
-    /// Print the events behind the registers
+    /// Replay the firmware's event log (/sys/firmware/acpi/tables/data/CCEL in Linux) and compare it with the
+    /// prediction, and with --diff's report
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+    /// Print the events behind the registers, and those of --log
     #[arg(long)]
     events: bool,
     /// Print one JSON object
@@ -108,6 +114,7 @@ struct Measured {
     mrtd: String,
     rtmr: [Option<String>; 4],
     events: Vec<Event>,
+    log: Vec<log::Row>,
     verdicts: Vec<diff::Verdict>,
 }
 
@@ -148,11 +155,23 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
         .iter()
         .map(|e| diff::expect(e, &registers))
         .collect::<Result<Vec<_>, _>>()?;
+    let fail = |path: &Path, error: &dyn std::fmt::Display| {
+        Failure::input(format_args!("{}: {error}", path.display()))
+    };
+    let mut reported = None;
     if let Some(path) = &args.diff {
         let bytes = read_file(path, MAX_FIRMWARE)?;
-        let reported = report::measurements(&bytes)
-            .map_err(|error| Failure::input(format_args!("{}: {error}", path.display())))?;
-        verdicts.extend(diff::compare(&reported, &registers, &loading, order));
+        let values = report::measurements(&bytes).map_err(|error| fail(path, &error))?;
+        verdicts.extend(diff::compare(&values, &registers, &loading, order));
+        reported = Some(values);
+    }
+    let mut rows = Vec::new();
+    if let Some(path) = &args.log {
+        let bytes = read_file(path, MAX_FIRMWARE)?;
+        let log = EventLog::parse(&bytes).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        let events = log.map_err(|error| fail(path, &error))?;
+        verdicts.extend(log::compare(&events, &registers, reported.as_ref()));
+        rows = events.iter().map(log::Row::new).collect();
     }
     let differs = verdicts.iter().any(|verdict| !verdict.equal);
     let result = Measured {
@@ -174,6 +193,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
         mrtd: hex(&registers.mrtd),
         rtmr: [0, 1, 2, 3].map(|index| registers.rtmr(index).map(|value| hex(&value))),
         events: registers.events,
+        log: rows,
         verdicts,
     };
     if args.json {
@@ -336,6 +356,18 @@ fn print(result: &Measured, with_events: bool, out: &mut dyn Write) -> io::Resul
         } in &result.events
         {
             writeln!(out, "  RTMR{register}  {name}\n         {}", hex(digest))?;
+        }
+    }
+    if with_events && !result.log.is_empty() {
+        writeln!(out, "Log")?;
+        for row in &result.log {
+            let log::Row {
+                register,
+                kind,
+                text,
+                digest,
+            } = row;
+            writeln!(out, "  RTMR{register}  {kind} {text}\n         {digest}")?;
         }
     }
     for verdict in &result.verdicts {
