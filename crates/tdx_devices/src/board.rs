@@ -188,8 +188,11 @@ impl Board {
 }
 
 impl Services for Board {
-    fn cpuid(&mut self, _vcpu: u32, leaf: u32, _subleaf: u32) -> [u32; 4] {
-        cpuid::hypervisor(leaf)
+    fn cpuid(&mut self, vcpu: u32, leaf: u32, subleaf: u32) -> [u32; 4] {
+        match leaf {
+            0xB | 0x1F => cpuid::topology(subleaf, vcpu, self.apics.len() as u32),
+            _ => cpuid::hypervisor(leaf),
+        }
     }
 
     fn io_read(&mut self, _vcpu: u32, port: u16, size: u8) -> u32 {

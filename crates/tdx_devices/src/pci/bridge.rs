@@ -14,6 +14,8 @@ const ACPI_CNTL: usize = 0x44;
 const PIRQ_A_TO_D: usize = 0x60;
 const PIRQ_E_TO_H: usize = 0x68;
 const RCBA: usize = 0xF0;
+/// PCICMD.
+const COMMAND: usize = 0x04;
 /// PIRQn_ROUT after reset: not routed.
 const NOT_ROUTED: u8 = 0x80;
 
@@ -60,6 +62,10 @@ pub fn lpc_bridge() -> ConfigSpace {
         subsystem_vendor: SUBSYSTEM_VENDOR,
         subsystem: SUBSYSTEM,
     });
+    // Decodes I/O and memory and is a bus master, always: firmware starts the serial port behind it only if it
+    // decodes I/O.
+    space.set(COMMAND, &[0b111]);
+    space.allow(COMMAND, &[0, 0]);
     // Bit 0 says that it is an I/O address.
     space.set(PMBASE, &[1]);
     space.allow(PMBASE, &[0x80, 0xFF]);
@@ -88,6 +94,13 @@ mod tests {
         assert_eq!(ecam(&bridge), Some((0xB000_0000, 64 << 20)));
         bridge.write(PCIEXBAR, 4, 0xB000_0000 | 3 << 1 | 1);
         assert_eq!(ecam(&bridge), None);
+    }
+
+    #[test]
+    fn the_lpc_bridge_decodes_io_whatever_is_written() {
+        let mut bridge = lpc_bridge();
+        bridge.write(COMMAND, 2, 0);
+        assert_eq!(bridge.read(COMMAND, 2), 7);
     }
 
     #[test]
