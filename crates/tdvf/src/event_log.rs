@@ -170,6 +170,14 @@ impl fmt::Display for LogError {
 
 impl core::error::Error for LogError {}
 
+/// An event as it stands in the log.
+struct RawEvent<'a> {
+    register: u32,
+    kind: EventType,
+    digest: Option<Sha384>,
+    data: &'a [u8],
+}
+
 /// The events of a log that were extended, in order; after an error there are no more. The area behind the last
 /// event is all ones or zeros, or the bytes end.
 #[derive(Clone, Debug)]
@@ -226,7 +234,7 @@ impl<'a> EventLog<'a> {
     }
 
     /// The next event, extended or not; `None` at the end.
-    fn event(&mut self) -> Result<Option<(u32, EventType, Option<Sha384>, &'a [u8])>, LogError> {
+    fn event(&mut self) -> Result<Option<RawEvent<'a>>, LogError> {
         let at = self.reader.at;
         let cut = LogError::CutOff { at };
         if at == self.reader.bytes.len() {
@@ -252,15 +260,26 @@ impl<'a> EventLog<'a> {
         }
         let size = self.reader.word(4).ok_or(cut)? as usize;
         let data = self.reader.take(size).ok_or(cut)?;
-        Ok(Some((register, kind, digest, data)))
+        Ok(Some(RawEvent {
+            register,
+            kind,
+            digest,
+            data,
+        }))
     }
 
     fn extended(&mut self) -> Result<Option<LogEvent<'a>>, LogError> {
         loop {
             let at = self.reader.at;
-            let Some((register, kind, digest, data)) = self.event()? else {
+            let Some(raw) = self.event()? else {
                 return Ok(None);
             };
+            let RawEvent {
+                register,
+                kind,
+                digest,
+                data,
+            } = raw;
             if kind == EventType::NO_ACTION {
                 continue;
             }
