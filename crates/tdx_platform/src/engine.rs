@@ -22,6 +22,8 @@ struct Processor {
     revoked: u64,
     /// Instructions completed on this processor.
     retired: u64,
+    /// Why the #VE was raised that the guest had not asked about when it took a triple fault.
+    unread_ve: Option<ExitReason>,
 }
 
 /// The engines of a platform, by processor.
@@ -37,6 +39,7 @@ impl Engines {
             engine: Engine::with(kind),
             revoked: 0,
             retired: 0,
+            unread_ve: None,
         };
         Engines {
             kind,
@@ -98,6 +101,13 @@ impl Engines {
         cached.collect()
     }
 
+    /// The exit reason of a #VE whose delivery a triple fault ended, on any processor.
+    ///
+    /// A kernel without TDX guest support dies so: at its first #VE, for which it has no handler. No host sees this.
+    pub fn unread_ve(&self) -> Option<ExitReason> {
+        (0..self.processors.len() as u32).find_map(|lp| self.processor(LpId(lp)).unread_ve)
+    }
+
     /// Runs the vCPU until a VM exit.
     pub(crate) fn run(
         &self,
@@ -135,6 +145,10 @@ impl Engines {
             processor.retired += ran.retired;
             match ran.stop {
                 Stop::Exit => {
+                    let ve = &vcpu.ve_info;
+                    if vcpu.exit.basic_reason() == ExitReason::TRIPLE_FAULT && ve.valid != 0 {
+                        processor.unread_ve = Some(ExitReason(ve.exit_reason as u16));
+                    }
                     acknowledge(hardware, lp, vcpu);
                     return;
                 }

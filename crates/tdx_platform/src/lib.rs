@@ -169,6 +169,10 @@ impl Platform {
     pub fn difference(&self) -> Option<String> {
         self.module.machine().guests.difference()
     }
+    /// Why the #VE was raised whose delivery ended in a triple fault, if one did.
+    pub fn unread_ve(&self) -> Option<x86_arch::ExitReason> {
+        self.module.machine().guests.unread_ve()
+    }
     pub fn module(&self) -> &Module<PlatformMachine> {
         &self.module
     }

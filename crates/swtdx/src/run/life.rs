@@ -20,7 +20,7 @@ use super::input::{self, Input};
 use super::options::Args;
 use super::post_mortem;
 use super::report::{Report, hex};
-use super::schedule::{Clockwork, GuestTsc, Running, State};
+use super::schedule::{Clockwork, End, GuestTsc, Running, State};
 use super::status::Status;
 use super::summary::{self, Pages, ReportSummary, Summary, TeardownSummary};
 use super::td_params::{self, TdParams};
@@ -147,6 +147,11 @@ impl Life<'_> {
             .tdreport()
             .map(|bytes| ReportSummary::new(Report(bytes), &mrtd, self.guest));
         let (name, mut exit_code, mut failure) = summary::verdict(&end, &seen, args.timeout);
+        if let End::TripleFault { vcpu } = end
+            && let Some(reason) = self.platform.unread_ve()
+        {
+            failure = Some(summary::died_at_a_ve(vcpu, reason, seen.bytes == 0));
+        }
         if exit_code == 0 {
             if args.exec.is_some() && seen.command_status.is_none() {
                 (exit_code, failure) = (2, Some(NO_STATUS.to_owned()));

@@ -159,6 +159,15 @@ pub fn words(end: &End) -> String {
     why.unwrap_or_else(|| name.to_owned())
 }
 
+/// A triple fault on the way into the guest's handler of a #VE.
+pub fn died_at_a_ve(vcpu: u32, reason: ExitReason, silent: bool) -> String {
+    let why = match silent {
+        true => "a kernel without TDX guest support (CONFIG_INTEL_TDX_GUEST) dies so",
+        false => "its handler cannot be reached",
+    };
+    format!("vCPU {vcpu}: triple fault at a #VE ({reason}) that the guest cannot take: {why}")
+}
+
 /// How an end is called, its exit status, and what is to be said about it.
 pub fn verdict(end: &End, seen: &Seen, seconds: Option<u64>) -> (&'static str, u8, Option<String>) {
     let last = || {
