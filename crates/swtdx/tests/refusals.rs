@@ -164,6 +164,40 @@ fn a_guest_that_goes_on_for_ever_ends_at_the_timeout() {
 }
 
 #[test]
+fn in_real_time_hangs_panics_and_timeouts_are_known_too() {
+    let folder = Folder::new("realtime");
+    let deaths = [
+        (
+            "panic",
+            says("Kernel panic - not syncing: no init\n", SLEEP),
+            3,
+        ),
+        ("hang", says("waiting\n", SLEEP), 5),
+        ("timeout", says("working\n", LOOP), 5),
+        ("triple fault", says("one\n", UD2), 4),
+    ];
+    for (name, code, status) in deaths {
+        let kernel = folder.file("kernel", &bzimage(&code));
+        let args = ["--kernel", &kernel, "--memory", "32M", "--realtime"];
+        let timeout = if name == "timeout" { "2" } else { "60" };
+        let said = folder.run(&[&args[..], &["--timeout", timeout]].concat());
+        assert!(
+            said.starts_with(&format!("exit status {status}\n")),
+            "{name}: {said}"
+        );
+        let wanted = match name {
+            "panic" => "the guest panicked: Kernel panic - not syncing: no init",
+            "hang" => {
+                "every vCPU waits for an interrupt that nothing will send; its last lines:\n  waiting"
+            }
+            "timeout" => "no end after 2 s; its last lines:\n  working",
+            _ => "vCPU 0: triple fault; its last lines:\n  one",
+        };
+        assert!(said.contains(wanted), "{name}: {said}");
+    }
+}
+
+#[test]
 fn bookworms_kernel_without_tdx_is_known_by_its_first_ve() {
     let folder = std::env::var_os("SWTDX_GUESTS").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guests"),

@@ -48,6 +48,23 @@ fn the_embedded_guest_lives_on_1_2_and_4_vcpus_the_same_in_every_run() {
 }
 
 #[test]
+fn in_real_time_every_vcpu_has_a_thread_and_the_td_is_the_same() {
+    let slow = deterministic(&["--cpus", "4", "--memory", "64M"]);
+    for _ in 0..3 {
+        let run = summary(&["--realtime", "--cpus", "4", "--memory", "64M"], 0);
+        assert_eq!(run["end"], "powered off");
+        for part in ["mrtd", "report", "module"] {
+            assert_eq!(run[part], slow[part], "{part}");
+        }
+        for part in ["added", "removed", "shared"] {
+            assert_eq!(run["pages"][part], slow["pages"][part], "{part}");
+        }
+        assert_eq!(run["teardown"]["lost_pages"], 0);
+        assert_eq!(run["teardown"]["lost_hkids"], 0);
+    }
+}
+
+#[test]
 fn the_scripted_guest_needs_no_engine() {
     let run = deterministic(&["--scripted", "--memory", "32M"]);
     assert_eq!(run["end"], "powered off");

@@ -53,8 +53,10 @@ impl Td {
             dropped.extend(memory.shared.unmap(host, page, shared_bit)?);
         }
         if !dropped.is_empty() && self.is_finalized() {
-            // The next entry of each vCPU drops its translations, those of the shared half too.
-            if let Err(why) = self.track(lp) {
+            // The next entry of each vCPU drops its translations, those of the shared half too. A second TRACK
+            // succeeds when every vCPU that was inside at the first has left: the module does not look after
+            // shared pages otherwise.
+            if let Err(why) = self.track(lp).and_then(|()| self.track(lp)) {
                 // A vCPU may still reach them.
                 memory.lose(dropped, &why);
                 return Err(why);

@@ -49,5 +49,5 @@ pub use td::{Td, TdStats};
 pub use tdmr::{Tdmr, plan_tdmrs};
 pub use tdvmcall::Services;
 pub use teardown::Teardown;
-pub use vcpu::{POSTED_VECTOR, Vcpu};
+pub use vcpu::{POSTED_VECTOR, Vcpu, post};
 pub use window::Shown;

@@ -297,6 +297,17 @@ impl<M: HostMemory, L: SeamcallLp, S: Services + ?Sized> Run<'_, M, L, S> {
 }
 
 impl RunStats {
+    /// Counts what another vCPU did, too.
+    pub fn add(&mut self, other: &RunStats) {
+        self.entries += other.entries;
+        for (&reason, count) in &other.exits {
+            *self.exits.entry(reason).or_default() += count;
+        }
+        for (&function, count) in &other.tdvmcalls {
+            *self.tdvmcalls.entry(function).or_default() += count;
+        }
+    }
+
     /// TDVMCALLs by name, for people.
     pub fn named_tdvmcalls(&self) -> impl Iterator<Item = (SubFunction, u64)> {
         self.tdvmcalls.iter().map(|(&f, &n)| (SubFunction(f), n))

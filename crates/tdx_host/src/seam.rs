@@ -8,7 +8,10 @@ use crate::HostError;
 /// How often RDRAND is asked again before a leaf's "no entropy" is believed (Linux asks 10 times).
 const ENTROPY_TRIES: u32 = 10;
 /// How often a busy lock is tried again. The module's locks never wait, and their holders finish in microseconds.
-const BUSY_TRIES: u32 = 1000;
+const BUSY_TRIES: u32 = 2000;
+/// From this try on the caller sleeps in between: the holder's own thread may be waiting for a processor.
+const PATIENT_TRIES: u32 = 1000;
+const PATIENCE: std::time::Duration = std::time::Duration::from_micros(100);
 
 /// Repeats a call while it has no entropy or meets a held lock.
 pub(crate) fn retry<T>(mut call: impl FnMut() -> Result<T, CallError>) -> Result<T, HostError> {
@@ -24,7 +27,10 @@ pub(crate) fn retry<T>(mut call: impl FnMut() -> Result<T, CallError>) -> Result
             }
             Status::OPERAND_BUSY | Status::SYS_BUSY if busy < BUSY_TRIES => {
                 busy += 1;
-                std::thread::yield_now();
+                match busy < PATIENT_TRIES {
+                    true => std::thread::yield_now(),
+                    false => std::thread::sleep(PATIENCE),
+                }
             }
             _ => return Err(failure.into()),
         }
@@ -63,8 +69,8 @@ mod tests {
     fn what_passes_by_itself_is_tried_again_and_nothing_else() {
         let busy = Status::OPERAND_BUSY.with_operand(tdx_abi::OperandId::SEPT_TREE);
         for (status, wanted, errno) in [
-            (busy, 1001, Errno::Busy),
-            (Status::SYS_BUSY, 1001, Errno::Busy),
+            (busy, 2001, Errno::Busy),
+            (Status::SYS_BUSY, 2001, Errno::Busy),
             (Status::RND_NO_ENTROPY, 11, Errno::Again),
             (Status::KEY_GENERATION_FAILED, 11, Errno::Again),
             (Status::OPERAND_INVALID, 1, Errno::Invalid),

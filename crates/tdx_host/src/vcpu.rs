@@ -201,13 +201,11 @@ impl Vcpu {
     }
 }
 
-/// Sets the PIR bit of `vector` and the ON bit of the descriptor at `at`.
+/// Sets the PIR bit of `vector` and the ON bit of the descriptor at `at`, each in one atomic step: the vCPU may be
+/// running, and others may be posting.
 pub fn post<M: HostMemory>(host: &Host<M>, at: Hpa, vector: u8) -> Result<bool, HostError> {
     let word = Hpa::new(at.raw() + u64::from(vector / 64) * 8);
-    let pir = host.read_u64(word)?;
-    host.write_u64(word, pir | 1 << (vector % 64))?;
-    let control_at = Hpa::new(at.raw() + DESCRIPTOR_CONTROL);
-    let control = host.read_u64(control_at)?;
-    host.write_u64(control_at, control | 1)?;
+    host.set_bits(word, 1 << (vector % 64))?;
+    let control = host.set_bits(Hpa::new(at.raw() + DESCRIPTOR_CONTROL), 1)?;
     Ok(control & 1 == 0)
 }

@@ -1,6 +1,7 @@
 //! Guests that the CPU engine runs: one engine for each processor, on the machine's memory and clock.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tdx_machine::{Machine, Page};
 use tdx_module::{CachedTranslation, LpId};
@@ -15,6 +16,12 @@ use crate::machine::PlatformMachine;
 
 /// The longest stay in a guest, in ticks, when no timer is armed; the engine goes on right after it.
 const LONGEST: u64 = 1 << 24;
+
+/// The same on the host's clock, where a guest that only spins gives its thread's time away in between.
+const REALTIME: u64 = 1 << 16;
+/// After so many stays that were mostly spent waiting (PAUSE) in a row, the thread sleeps instead of yielding.
+const SPINS: u32 = 16;
+const NAP: Duration = Duration::from_micros(50);
 
 /// One processor's engine, and the state of memory that its cached pages belong to.
 struct Processor {
@@ -119,6 +126,11 @@ impl Engines {
         let mut processor = self.processor(lp);
         let processor = &mut *processor;
         let hardware = &*machine.hardware;
+        let longest = match hardware.is_virtual_time() {
+            true => LONGEST,
+            false => REALTIME,
+        };
+        let mut spins = 0;
         loop {
             let revoked = hardware.memory.revoked();
             if processor.revoked != revoked {
@@ -128,8 +140,8 @@ impl Engines {
             }
             let budget = hardware
                 .ticks_to_timer(lp.0)
-                .unwrap_or(LONGEST)
-                .clamp(1, LONGEST);
+                .unwrap_or(longest)
+                .clamp(1, longest);
             let start = hardware.time();
             let mut bridge = Bridge {
                 machine,
@@ -152,7 +164,16 @@ impl Engines {
                     acknowledge(hardware, lp, vcpu);
                     return;
                 }
-                Stop::Budget => {}
+                Stop::Budget if hardware.is_virtual_time() => {}
+                Stop::Budget => {
+                    let waited = ran.ticks.saturating_sub(ran.retired);
+                    spins = if waited > ran.ticks / 2 { spins + 1 } else { 0 };
+                    match spins {
+                        0 => {}
+                        1..SPINS => std::thread::yield_now(),
+                        _ => std::thread::sleep(NAP),
+                    }
+                }
                 // HLT exits in a TD; should a guest sleep all the same, its time passes until an event comes.
                 Stop::Halted => hardware.advance(budget),
                 Stop::Difference => {

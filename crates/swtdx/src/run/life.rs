@@ -19,6 +19,7 @@ use super::guest::Guest;
 use super::input::{self, Input};
 use super::options::Args;
 use super::post_mortem;
+use super::realtime::{self, User};
 use super::report::{Report, hex};
 use super::schedule::{Clockwork, End, GuestTsc, Running, State};
 use super::status::Status;
@@ -28,6 +29,9 @@ use crate::cli::Failure;
 
 /// The vector that tells a processor to look into a posted-interrupt descriptor; the host library's choice.
 const NOTIFICATION: u8 = tdx_host::POSTED_VECTOR;
+
+/// The vector that makes a processor leave its guest and do nothing else (Linux's RESCHEDULE_VECTOR).
+const KICK: u8 = 0xFD;
 
 /// What to say when nobody told how --exec's command ended.
 const NO_STATUS: &str = "the guest powered off without saying how the command of --exec ended: \
@@ -49,7 +53,7 @@ pub struct Life<'a> {
 
 impl Life<'_> {
     /// Brings the module up, builds the TD, runs it to its end and takes it down.
-    pub fn run<L: SeamcallLp>(mut self, mut lps: Vec<Lp<L>>) -> Result<Summary, Failure> {
+    pub fn run<L: SeamcallLp + Send>(mut self, mut lps: Vec<Lp<L>>) -> Result<Summary, Failure> {
         let console = std::mem::replace(&mut self.console, Box::new(std::io::sink()));
         let host = self.host(&mut lps)?;
         let module = host.info();
@@ -79,7 +83,6 @@ impl Life<'_> {
         });
         let mut stats = RunStats::default();
         let first_tick = hardware.tsc();
-        let states = vec![State::Ready; vcpus.len()];
         let mut status = self.status.clone();
         let mut input = match args.console_is_stdio() {
             true => Input::of_stdin(),
@@ -88,29 +91,47 @@ impl Life<'_> {
         if input.is_terminal() {
             self.say(format_args!("console   {}", input::HINT));
         }
-        let mut running = Running {
-            host: &host,
-            td: &td,
-            lps: &mut lps,
-            vcpus: &mut vcpus,
-            states,
-            stops: VecDeque::new(),
-            board: &mut board,
-            clockwork: &*hardware,
-            tsc,
-            stats: &mut stats,
-            until: super::deadline(args, started),
-            over: &|| {
-                seen.lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .panic_over
-            },
-            input: &mut input,
-            status: &mut status,
+        let over = || {
+            let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.panic_over
         };
-        let end = match args.debugging() {
-            None => running.run().map_err(dead("running the TD")),
-            Some(debugging) => debugger::run(&mut running, &debugging),
+        let end = if args.realtime {
+            let user = User {
+                until: super::deadline(args, started),
+                over: &over,
+                input: &mut input,
+                status: &mut status,
+            };
+            let clockwork = &*hardware;
+            realtime::run(
+                &host, &td, &mut lps, &mut vcpus, &mut board, clockwork, tsc, user,
+            )
+            .map(|(end, counted)| {
+                stats = counted;
+                end
+            })
+            .map_err(dead("running the TD"))
+        } else {
+            let mut running = Running {
+                host: &host,
+                td: &td,
+                states: vec![State::Ready; vcpus.len()],
+                lps: &mut lps,
+                vcpus: &mut vcpus,
+                stops: VecDeque::new(),
+                board: &mut board,
+                clockwork: &*hardware,
+                tsc,
+                stats: &mut stats,
+                until: super::deadline(args, started),
+                over: &over,
+                input: &mut input,
+                status: &mut status,
+            };
+            match args.debugging() {
+                None => running.run().map_err(dead("running the TD")),
+                Some(debugging) => debugger::run(&mut running, &debugging),
+            }
         };
         for (number, name, why) in board.faults() {
             self.say(format_args!(
@@ -259,8 +280,14 @@ impl Life<'_> {
             ..self.params.config(host.info())?
         }
         .with_cores(host.info());
-        // One thread runs all vCPUs: whoever asks for a kick is the only one inside the TD, and has left it.
-        Td::create(host, lps, config, || {}).map_err(|why| match why {
+        let hardware = Arc::clone(self.platform.hardware());
+        let threads = match self.args.realtime {
+            true => usize::from(self.args.cpus),
+            // One thread runs all vCPUs: whoever asks for a kick is the only one inside the TD, and has left it.
+            false => 0,
+        };
+        let kick = move || (0..threads).for_each(|lp| hardware.kick(lp));
+        Td::create(host, lps, config, kick).map_err(|why| match why {
             HostError::Setting { .. } => Failure::input(td_params::refused(&why)),
             why => Failure::with_code(6, format!("creating the TD: {why}")),
         })
@@ -370,5 +397,8 @@ impl Clockwork for tdx_machine::Machine {
     }
     fn notify(&self, lp: usize) {
         self.interrupt(lp as u32, NOTIFICATION);
+    }
+    fn kick(&self, lp: usize) {
+        self.interrupt(lp as u32, KICK);
     }
 }

@@ -9,6 +9,7 @@ mod input;
 mod life;
 mod options;
 mod post_mortem;
+mod realtime;
 mod report;
 mod schedule;
 mod scripted;
@@ -28,7 +29,7 @@ use std::time::{Duration, Instant};
 use tdx_call::SeamcallLp;
 use tdx_call::backend::{Faulty, Recorded, Traced};
 use tdx_host::Lp;
-use tdx_platform::{Guests, Platform, PlatformConfig};
+use tdx_platform::{Clock, Guests, Platform, PlatformConfig};
 
 use self::console::Console;
 use self::guest::Guest;
@@ -51,6 +52,9 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     let guest = Guest::new(args)?;
     let mut config = PlatformConfig::new(1, args.cpus.into(), host_memory(args.memory.0));
     config.machine.seed = args.seed;
+    if args.realtime {
+        config.machine.clock = Clock::Host;
+    }
     config.profile = params.module()?.clone();
     let guests = match args.scripted {
         true => Guests::scripted(scripted::guest),

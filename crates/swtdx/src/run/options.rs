@@ -22,6 +22,7 @@ Examples:
   swtdx run --firmware OVMF.fd --kernel vmlinuz --initrd initrd.cpio --append console=ttyS0 --memory 512M
   swtdx run --kernel vmlinuz --initrd initrd.cpio --append console=hvc0 --console-device virtio --disk root.img,ro
   swtdx run --debug-td --gdb :1234 --gdb-wait then in GDB: target remote :1234
+  swtdx run --cpus 4 --realtime               four vCPUs on threads, on the host's clock
   swtdx run --dry-run --gpaw 52               the TD's parameters, without running it
   swtdx run --debug-td --kernel vmlinuz       registers and code of a vCPU that dies
 
@@ -102,6 +103,9 @@ pub struct Args {
     /// Seed of keys, random numbers and schedule
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
+    /// One thread for each vCPU and the host's clock: quicker, and no two runs are the same
+    #[arg(long, conflicts_with_all = ["gdb", "scripted"])]
+    pub realtime: bool,
     /// Give up after this much wall time
     #[arg(long, value_name = "SECS")]
     pub timeout: Option<u64>,

@@ -37,6 +37,8 @@ pub trait Clockwork {
     fn arm(&self, lp: usize, tsc: u64);
     /// Sends processor `lp` the interrupt that makes it look into a posted-interrupt descriptor.
     fn notify(&self, lp: usize);
+    /// Makes processor `lp` leave the guest it is in.
+    fn kick(&self, lp: usize);
 }
 
 /// The guest's TSC in terms of the host's.
@@ -247,39 +249,7 @@ impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Running<'_, M, L, C> {
             }
             self.stops.push_back((index, stop.clone()));
         }
-        Ok(match stop {
-            Stop::Interrupted { .. } => Ok(State::Ready),
-            Stop::Halted { blocked } => Ok(State::Halted { blocked }),
-            Stop::Devices => match self.board.power() {
-                Some(Power::Off) => Err(End::PoweredOff),
-                Some(Power::Reset) => Err(End::Reset),
-                None => Ok(State::Ready),
-            },
-            Stop::FatalError(report) => Err(End::FatalError(report)),
-            Stop::TripleFault => Err(End::TripleFault { vcpu: number }),
-            Stop::MemoryFault(fault) => Err(End::MemoryFault {
-                vcpu: number,
-                fault,
-            }),
-            Stop::Dead { words, .. } => Err(End::Dead {
-                vcpu: number,
-                rax: words.rax.raw(),
-            }),
-            Stop::Debug {
-                reason,
-                qualification,
-                interruption,
-            } => Err(End::Debug {
-                vcpu: number,
-                reason,
-                qualification,
-                interruption,
-            }),
-            Stop::Unexpected { words } => Err(End::Unexpected {
-                vcpu: number,
-                reason: ExitReason(words.exit_reason() as u16),
-            }),
-        })
+        Ok(next(stop, number, self.board.power()))
     }
 
     /// Lets devices serve the guest's requests and due timers fire, and posts what the devices want delivered.
@@ -339,6 +309,41 @@ impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Running<'_, M, L, C> {
         self.clockwork.sleep_until(at);
         self.deliver()?;
         Ok(true)
+    }
+}
+
+/// What comes after a stop of vCPU `vcpu`: its next turn, or the TD's end.
+#[allow(clippy::result_large_err, reason = "it is the last value of a life")]
+pub fn next(stop: Stop, vcpu: u32, power: Option<Power>) -> Result<State, End> {
+    match stop {
+        Stop::Interrupted { .. } => Ok(State::Ready),
+        Stop::Halted { blocked } => Ok(State::Halted { blocked }),
+        Stop::Devices => match power {
+            Some(Power::Off) => Err(End::PoweredOff),
+            Some(Power::Reset) => Err(End::Reset),
+            None => Ok(State::Ready),
+        },
+        Stop::FatalError(report) => Err(End::FatalError(report)),
+        Stop::TripleFault => Err(End::TripleFault { vcpu }),
+        Stop::MemoryFault(fault) => Err(End::MemoryFault { vcpu, fault }),
+        Stop::Dead { words, .. } => Err(End::Dead {
+            vcpu,
+            rax: words.rax.raw(),
+        }),
+        Stop::Debug {
+            reason,
+            qualification,
+            interruption,
+        } => Err(End::Debug {
+            vcpu,
+            reason,
+            qualification,
+            interruption,
+        }),
+        Stop::Unexpected { words } => Err(End::Unexpected {
+            vcpu,
+            reason: ExitReason(words.exit_reason() as u16),
+        }),
     }
 }
 
