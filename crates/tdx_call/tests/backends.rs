@@ -8,7 +8,8 @@ use fake_td::{FakeTd, Next};
 use proptest::prelude::*;
 use tdx_abi::{HostLeaf, OperandId, Status};
 use tdx_call::backend::{
-    Disturbance, Fault, FaultRule, Faulty, InvalidFaultRule, Recorded, Replay, Schedule, Traced, When,
+    Disturbance, Fault, FaultRule, Faulty, InvalidFaultRule, Recorded, Replay, Schedule, Traced,
+    When,
 };
 use tdx_call::host::{tdh_mng_create, tdh_mng_rd, tdh_sys_rd};
 use tdx_call::retry::{Retry, resume};
@@ -99,7 +100,13 @@ fn a_replay_names_the_first_call_that_differs_and_answers_none_after_it() {
     assert_eq!(value, Ok(1));
     let mut replay = Replay::new(recording.iter().copied());
     let other = tdh_sys_rd(&mut replay, FieldId(3));
-    assert_eq!(other, Err(CallError::NoSeam { leaf: Leaf::Host(HostLeaf::SYS_RD), why: NoSeam::VmFailInvalid }));
+    assert_eq!(
+        other,
+        Err(CallError::NoSeam {
+            leaf: Leaf::Host(HostLeaf::SYS_RD),
+            why: NoSeam::VmFailInvalid
+        })
+    );
     let mismatch = replay.result().unwrap_err();
     assert_eq!(
         mismatch.to_string(),
@@ -159,7 +166,10 @@ fn a_wrong_rule_says_what_is_wrong() {
     assert_eq!(parse("tired:TDH.MNG.RD"), Err(InvalidFaultRule::What));
     assert_eq!(parse("busy:TDH.MNG"), Err(InvalidFaultRule::Where));
     assert_eq!(parse("busy:RCX"), Err(InvalidFaultRule::Where));
-    assert_eq!(parse("poison:TDH.MNG.CREATE"), Err(InvalidFaultRule::NoPage));
+    assert_eq!(
+        parse("poison:TDH.MNG.CREATE"),
+        Err(InvalidFaultRule::NoPage)
+    );
     for text in [
         "busy:TDH.MNG.RD@0",
         "busy:TDH.MNG.RD@x",
@@ -187,7 +197,10 @@ fn a_wrong_rule_says_what_is_wrong() {
         "lost-flush:TDH.VP.ENTER",
         "0x8000020000000092:TDH.VP.ENTER@1+2",
     ] {
-        assert_eq!(parse(text).map(|rule| rule.to_string()), Ok(text.to_owned()));
+        assert_eq!(
+            parse(text).map(|rule| rule.to_string()),
+            Ok(text.to_owned())
+        );
     }
 }
 
@@ -205,18 +218,42 @@ fn a_rule_finds_its_calls_by_lock_by_count_and_by_seed() {
     let busy = |operand| Some(Status::OPERAND_BUSY.with_operand(operand));
     let (aug, rd, init) = (HostLeaf::MEM_PAGE_AUG, HostLeaf::SYS_RD, HostLeaf::SYS_INIT);
     assert_eq!(
-        answers("busy:SEPT_TREE@2+2", 0, &[aug, rd, aug, rd, HostLeaf::MEM_RANGE_BLOCK, aug]),
-        [None, None, busy(OperandId::SEPT_TREE), None, busy(OperandId::SEPT_TREE), None]
+        answers(
+            "busy:SEPT_TREE@2+2",
+            0,
+            &[aug, rd, aug, rd, HostLeaf::MEM_RANGE_BLOCK, aug]
+        ),
+        [
+            None,
+            None,
+            busy(OperandId::SEPT_TREE),
+            None,
+            busy(OperandId::SEPT_TREE),
+            None
+        ]
     );
-    assert_eq!(answers("busy:TDR", 0, &[aug, rd]), [busy(OperandId::RDX), None]);
+    assert_eq!(
+        answers("busy:TDR", 0, &[aug, rd]),
+        [busy(OperandId::RDX), None]
+    );
     assert_eq!(answers("busy:sys", 0, &[init]), [Some(Status::SYS_BUSY)]);
     assert_eq!(
-        answers("interrupted:*", 0, &[HostLeaf::MEM_PAGE_DEMOTE, HostLeaf::PHYMEM_CACHE_WB]),
-        [Some(Status::INTERRUPTED_RESTARTABLE), Some(Status::INTERRUPTED_RESUMABLE)]
+        answers(
+            "interrupted:*",
+            0,
+            &[HostLeaf::MEM_PAGE_DEMOTE, HostLeaf::PHYMEM_CACHE_WB]
+        ),
+        [
+            Some(Status::INTERRUPTED_RESTARTABLE),
+            Some(Status::INTERRUPTED_RESUMABLE)
+        ]
     );
     let hit = |when: &str, seed| -> Vec<usize> {
         let all = answers(&format!("no-entropy:*@{when}"), seed, &[rd; 1000]);
-        let hits = all.iter().enumerate().filter(|(_, answer)| answer.is_some());
+        let hits = all
+            .iter()
+            .enumerate()
+            .filter(|(_, answer)| answer.is_some());
         hits.map(|(at, _)| at + 1).collect()
     };
     assert_eq!(hit("/300", 0), [300, 600, 900]);
@@ -229,20 +266,37 @@ fn a_rule_finds_its_calls_by_lock_by_count_and_by_seed() {
     for status in row.statuses {
         assert!(listed.contains(&Some(*status)), "{status} was never drawn");
     }
-    assert!(listed.iter().flatten().all(|status| row.statuses.contains(status)));
+    assert!(
+        listed
+            .iter()
+            .flatten()
+            .all(|status| row.statuses.contains(status))
+    );
 }
 
 #[test]
 fn what_only_hardware_can_do_surrounds_the_call() {
-    let rules = ["interrupt:TDH.MEM.TRACK", "poison:TDH.MEM.PAGE.AUG@2", "lost-flush:TDH.VP.ENTER"];
+    let rules = [
+        "interrupt:TDH.MEM.TRACK",
+        "poison:TDH.MEM.PAGE.AUG@2",
+        "lost-flush:TDH.VP.ENTER",
+    ];
     let schedule = Schedule::<16>::new(rules.map(|text| text.parse().expect("a rule")), 0);
     let mut seen = Vec::new();
     let td = module(Next::Tdvmcall(0));
     let mut lp = Faulty::on(td, &schedule, |what| seen.push(what));
-    let args = TdxModuleArgs { r8: 0x5000, ..Default::default() };
-    for leaf in [HostLeaf::MEM_TRACK, HostLeaf::MEM_PAGE_AUG, HostLeaf::MEM_PAGE_AUG] {
+    let args = TdxModuleArgs {
+        r8: 0x5000,
+        ..Default::default()
+    };
+    for leaf in [
+        HostLeaf::MEM_TRACK,
+        HostLeaf::MEM_PAGE_AUG,
+        HostLeaf::MEM_PAGE_AUG,
+    ] {
         let mut args = args;
-        lp.seamcall(leaf.word(), &mut args, Traffic::In).expect("a module");
+        lp.seamcall(leaf.word(), &mut args, Traffic::In)
+            .expect("a module");
     }
     let mut file = GprFile::default();
     let mut entry = VpEntry::new(TdvprAndFlags(FakeTd::TDVPR), &mut file, None);
@@ -257,7 +311,10 @@ fn what_only_hardware_can_do_surrounds_the_call() {
             Disturbance::FlushesWork,
         ]
     );
-    let counts: Vec<_> = schedule.counts().map(|(_, calls, hits)| (calls, hits)).collect();
+    let counts: Vec<_> = schedule
+        .counts()
+        .map(|(_, calls, hits)| (calls, hits))
+        .collect();
     assert_eq!(counts, [(1, 1), (2, 1), (1, 1)]);
 }
 

@@ -39,7 +39,7 @@ mod window;
 pub use bringup::{Host, HostLayout, Lp, ModuleInfo};
 pub use build::{BuildProgress, MemRegion};
 pub use config::{CpuidConfig, CpuidValues, TdConfig};
-pub use error::{Errno, HostError};
+pub use error::{Errno, HostError, Leak};
 pub use fault::{Faulted, MemoryFault};
 pub use launch::td_hob;
 pub use memory::GuestMemory;

@@ -14,6 +14,8 @@ use crate::{GuestMemory, Host, HostError, Td, Vcpu};
 
 /// How often an entry that met a held lock is tried again before it is an error.
 const BUSY_TRIES: u32 = 1_000_000;
+/// How many faults in a row may turn out to be on pages that are there, before the vCPU is taken to be stuck.
+const PRESENT_FAULTS: u32 = 10_000;
 /// The largest GetQuote buffer that is served, as Linux guests use (128 KiB), with room to grow.
 const MAX_QUOTE: u64 = 1 << 20;
 
@@ -78,7 +80,10 @@ impl<M: HostMemory, L: SeamcallLp, S: Services + ?Sized> Run<'_, M, L, S> {
         loop {
             let words = self.enter(vcpu)?;
             let stop = match words.kind() {
-                ExitKind::Tdvmcall => self.tdvmcall(vcpu, words)?,
+                ExitKind::Tdvmcall => {
+                    vcpu.present_faults = 0;
+                    self.tdvmcall(vcpu, words)?
+                }
                 _ => self.asynchronous(vcpu, words)?,
             };
             if let Some(stop) = stop {
@@ -161,7 +166,15 @@ impl<M: HostMemory, L: SeamcallLp, S: Services + ?Sized> Run<'_, M, L, S> {
     ) -> Result<Option<Stop>, HostError> {
         let gpa = Gpa::new(words.r8);
         let fault = match self.td.ept_violation(self.host, self.lp, gpa, words.rdx)? {
-            Faulted::Served => return Ok(None),
+            Faulted::Served => {
+                vcpu.present_faults = 0;
+                return Ok(None);
+            }
+            Faulted::Present if vcpu.present_faults < PRESENT_FAULTS => {
+                vcpu.present_faults += 1;
+                return Ok(None);
+            }
+            Faulted::Present => MemoryFault::Stuck { gpa: gpa.page() },
             Faulted::Fault(fault) => fault,
         };
         if let MemoryFault::WrongHalf { gpa, to_shared } = fault

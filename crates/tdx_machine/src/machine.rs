@@ -255,6 +255,10 @@ impl Machine {
     pub fn interrupt(&self, lp: u32, vector: u8) {
         self.lp(lp).vectors[vector as usize / 64].fetch_or(1 << (vector % 64), SeqCst);
     }
+    /// Takes back an interrupt that the processor has not taken yet.
+    pub fn retract_interrupt(&self, lp: u32, vector: u8) {
+        self.lp(lp).vectors[vector as usize / 64].fetch_and(!(1 << (vector % 64)), SeqCst);
+    }
     /// Programs the processor's timer: from this TSC value on, [`TIMER_VECTOR`] waits for it, once.
     pub fn arm_timer(&self, lp: u32, tsc: u64) {
         self.lp(lp).timer.store(tsc, SeqCst);

@@ -19,6 +19,7 @@ pub mod cpuid;
 pub mod event;
 mod fingerprint;
 pub mod guest;
+pub mod in_use;
 mod key;
 pub mod kot;
 pub mod leaf;

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod attach;
+mod disturb;
 mod engine;
 mod guest;
 mod lp;

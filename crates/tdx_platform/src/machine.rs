@@ -1,6 +1,7 @@
 //! The simulated machine as the module's [`Machine`], with the guests that run on its processors.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tdx_module::{
@@ -21,6 +22,8 @@ pub struct PlatformMachine {
     /// Cached translations, by processor.
     tlbs: Vec<Mutex<Tlb>>,
     attachments: Attachments,
+    /// Processors that keep the translations they are told to drop, one bit each.
+    pub(crate) deaf: AtomicU64,
 }
 
 impl PlatformMachine {
@@ -39,6 +42,7 @@ impl PlatformMachine {
             hardware,
             guests,
             tlbs,
+            deaf: AtomicU64::new(0),
             attachments,
         }
     }
@@ -203,6 +207,9 @@ impl Machine for PlatformMachine {
         }
     }
     fn invalidate_translations(&self, lp: LpId, vpids: &[u16]) {
+        if self.deaf.load(SeqCst) >> (lp.0 % 64) & 1 != 0 {
+            return;
+        }
         self.tlb(lp).invalidate(vpids);
         self.guests.invalidate(lp, vpids);
     }

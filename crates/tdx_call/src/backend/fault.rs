@@ -150,7 +150,9 @@ impl FromStr for FaultRule {
         let rule = FaultRule {
             fault: fault(what).ok_or(InvalidFaultRule::What)?,
             site: site(place).ok_or(InvalidFaultRule::Where)?,
-            when: position.map_or(Some(When::Always), when).ok_or(InvalidFaultRule::When)?,
+            when: position
+                .map_or(Some(When::Always), when)
+                .ok_or(InvalidFaultRule::When)?,
         };
         let gives_a_page = [HostLeaf::MEM_PAGE_ADD, HostLeaf::MEM_PAGE_AUG];
         match rule.fault {
