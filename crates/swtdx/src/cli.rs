@@ -114,6 +114,13 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// The exit status.
+    pub fn code(&self) -> u8 {
+        self.code
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)

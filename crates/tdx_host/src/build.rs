@@ -82,11 +82,15 @@ impl Td {
         let params = config.to_params(host.info())?;
         let hkid = host.hkids().take()?;
         let pages = || {
-            let tdr = host.pages().take()?;
-            let shared = SharedEpt::new(host, config.ept_levels());
-            shared
-                .inspect_err(|_| host.pages().give_back(tdr))
-                .map(|shared| (tdr, shared))
+            let shared = SharedEpt::new(host, config.ept_levels())?;
+            match host.pages().take() {
+                Ok(tdr) => Ok((tdr, shared)),
+                Err(none) => {
+                    let pages = shared.into_pages();
+                    pages.for_each(|page| host.pages().give_back(page));
+                    Err(none)
+                }
+            }
         };
         let (tdr, shared) = pages().inspect_err(|_| host.hkids().give_back(hkid))?;
         let td = Td {

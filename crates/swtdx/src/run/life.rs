@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 
 use tdvf::{Mrtd, Order};
 use tdx_call::SeamcallLp;
+use tdx_call::backend::Schedule;
 use tdx_devices::{Board, BoardConfig, virtio};
 use tdx_host::{
     Host, HostError, HostLayout, Lp, MemRegion, RunStats, Td, TdConfig, Teardown, Vcpu,
 };
 use tdx_platform::{Platform, PlatformMemory};
 
+use super::accounts::{self, Accounts, FaultSummary};
 use super::console::Seen;
 use super::debugger;
 use super::guest::Guest;
@@ -43,6 +45,7 @@ pub struct Life<'a> {
     pub params: &'a TdParams,
     pub guest: &'a Guest,
     pub platform: &'a Arc<Platform>,
+    pub schedule: &'a Schedule,
     pub console: Box<dyn Write + Send>,
     /// What is on the PCI bus.
     pub devices: Vec<Box<dyn virtio::Device>>,
@@ -157,9 +160,23 @@ impl Life<'_> {
             // The host takes what still waits for its processors, as its own handlers would.
             while hardware.acknowledge_interrupt(index as u32).is_some() {}
         }
+        let broken = accounts::broken(self.platform);
         let teardown = td.destroy(&host, &mut lps, vcpus);
+        let leak = teardown.as_ref().err().map(HostError::to_string);
+        let accounts = Accounts::of(self.platform, broken, leak);
+        let teardown = match (end.is_err(), teardown) {
+            (true, torn) => {
+                // What ended the TD is the failure; what it left behind is told beside it.
+                self.say_accounts(&accounts, torn.ok().as_ref());
+                Teardown::default()
+            }
+            (false, Ok(teardown)) => teardown,
+            (false, Err(leak)) => {
+                self.say_accounts(&accounts, None);
+                return Err(dead("taking the TD down")(leak));
+            }
+        };
         let end = end?;
-        let teardown = teardown.map_err(dead("taking the TD down"))?;
 
         let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
         let lost_pages = free_pages as i64 - host.free_pages() as i64;
@@ -167,6 +184,7 @@ impl Life<'_> {
         let report = seen
             .tdreport()
             .map(|bytes| ReportSummary::new(Report(bytes), &mrtd, self.guest));
+        let faults = accounts::faults(self.schedule);
         let (name, mut exit_code, mut failure) = summary::verdict(&end, &seen, args.timeout);
         if let End::TripleFault { vcpu } = end
             && let Some(reason) = self.platform.unread_ve()
@@ -184,6 +202,11 @@ impl Life<'_> {
                 let what = format!("{lost_pages} pages and {lost_hkids} key IDs did not come back");
                 (exit_code, failure) = (70, Some(what));
             }
+            if !accounts.is_clean() {
+                // With faults asked for it is their doing, not a bug of ours.
+                let asked = faults.iter().any(|fault| fault.hits > 0);
+                (exit_code, failure) = (if asked { 6 } else { 70 }, Some(accounts.line()));
+            }
         }
         let summary = Summary {
             end: name.to_owned(),
@@ -200,10 +223,12 @@ impl Life<'_> {
             exits: summary::exits(&stats),
             tdvmcalls: summary::tdvmcalls(&stats),
             pages,
-            teardown: TeardownSummary::new(teardown, lost_pages, lost_hkids),
+            teardown: TeardownSummary::new(&teardown, lost_pages, lost_hkids),
+            faults,
+            accounts,
         };
         if !args.quiet {
-            self_report(&summary, teardown);
+            self_report(&summary);
         }
         Ok(summary)
     }
@@ -247,8 +272,14 @@ impl Life<'_> {
             }
         ));
         let image = self.guest.image()?;
-        let built = self.load(host, lps, &td, &image);
-        let vcpus = built.map_err(dead("building the TD"))?;
+        let mut vcpus = Vec::new();
+        if let Err(why) = self.load(host, lps, &td, &image, &mut vcpus) {
+            let torn = td.destroy(host, lps, vcpus);
+            let leak = torn.as_ref().err().map(HostError::to_string);
+            let accounts = Accounts::of(self.platform, Vec::new(), leak);
+            self.say_accounts(&accounts, torn.ok().as_ref());
+            return Err(dead("building the TD")(why));
+        }
         let mut mrtd = Mrtd::new();
         let hob = &self.guest.hob;
         let kind = tdvf::SectionType::TD_HOB;
@@ -299,7 +330,8 @@ impl Life<'_> {
         lps: &mut [Lp<L>],
         td: &Td,
         image: &tdvf::Image<'_>,
-    ) -> Result<Vec<Vcpu>, HostError> {
+        vcpus: &mut Vec<Vcpu>,
+    ) -> Result<(), HostError> {
         for ram in &self.guest.ram {
             td.add_ram(ram.clone())?;
         }
@@ -313,9 +345,9 @@ impl Life<'_> {
             td.init_mem_region(host, &mut lps[0].seam, &mut region, u64::MAX)?;
         }
         let initial_rcx = hob_section.map_or(0, |section| section.memory_address);
-        let vcpus = (0..usize::from(self.args.cpus))
-            .map(|on| td.add_vcpu(host, lps, on, initial_rcx))
-            .collect::<Result<Vec<_>, _>>()?;
+        for on in 0..usize::from(self.args.cpus) {
+            vcpus.push(td.add_vcpu(host, lps, on, initial_rcx)?);
+        }
         td.finalize(&mut lps[0].seam)?;
         self.say(format_args!(
             "memory    {} pages added from {}, {} vCPU(s), finalized",
@@ -323,7 +355,21 @@ impl Life<'_> {
             self.guest.name,
             vcpus.len()
         ));
-        Ok(vcpus)
+        Ok(())
+    }
+
+    /// What is left of a TD that ended in a failure of its host's, and what the faults came to.
+    fn say_accounts(&self, accounts: &Accounts, teardown: Option<&Teardown>) {
+        if let Some(teardown) = teardown {
+            self.say(format_args!(
+                "teardown  {} pages reclaimed",
+                teardown.reclaimed
+            ));
+        }
+        for FaultSummary { rule, calls, hits } in accounts::faults(self.schedule) {
+            self.say(format_args!("fault     {rule}: {hits} of {calls} calls"));
+        }
+        self.say(format_args!("audit     {}", accounts.line()));
     }
 
     fn say(&self, line: std::fmt::Arguments<'_>) {
@@ -334,7 +380,7 @@ impl Life<'_> {
 }
 
 /// What there is to say at the end.
-fn self_report(summary: &Summary, teardown: Teardown) {
+fn self_report(summary: &Summary) {
     let list = |counts: &std::collections::BTreeMap<String, u64>| {
         let named: Vec<String> = counts
             .iter()
@@ -357,14 +403,23 @@ fn self_report(summary: &Summary, teardown: Teardown) {
         let verdict = report.fault().unwrap_or("MRTD and hashes are as expected");
         eprintln!("swtdx: TDREPORT  {verdict}");
     }
+    let teardown = &summary.teardown;
+    if let Some(why) = &teardown.hindered {
+        eprintln!("swtdx: teardown  began again after {why}");
+    }
     eprintln!(
         "swtdx: teardown  {} pages reclaimed (private {}, Secure EPT {}), {} lost; {} key IDs lost",
         teardown.reclaimed,
         teardown.private,
         teardown.sept,
-        summary.teardown.lost_pages,
-        summary.teardown.lost_hkids
+        teardown.lost_pages,
+        teardown.lost_hkids
     );
+    for fault in &summary.faults {
+        let FaultSummary { rule, calls, hits } = fault;
+        eprintln!("swtdx: fault     {rule}: {hits} of {calls} calls");
+    }
+    eprintln!("swtdx: audit     {}", summary.accounts.line());
 }
 
 /// A host-side failure as the program reports it: the TD or the module is dead.

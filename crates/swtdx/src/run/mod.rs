@@ -1,5 +1,6 @@
 //! `swtdx run`: the whole life of a TD, from a module just loaded to the last page given back.
 
+mod accounts;
 mod console;
 mod debugger;
 mod devices;
@@ -27,10 +28,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tdx_call::SeamcallLp;
-use tdx_call::backend::{Faulty, Recorded, Traced};
+use tdx_call::backend::{Faulty, Recorded, Schedule, Traced};
 use tdx_host::Lp;
 use tdx_platform::{Clock, Guests, Platform, PlatformConfig};
 
+use self::accounts::Accounts;
 use self::console::Console;
 use self::guest::Guest;
 use self::life::Life;
@@ -71,13 +73,15 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     let status = Status::new(!args.quiet && !traced_here && args.gdb.is_none());
     let (console, seen) = Console::new(to, status.clone());
     let (console, devices) = devices::on_the_bus(args, Box::new(console))?;
-    let lps = platform.lps().into_iter();
-    let lps = lps.map(|lp| Faulty::<_, 16>::new(lp, args.fault.iter().copied()));
+    let schedule = schedule(args)?;
+    let lps = (0..).zip(platform.lps());
+    let lps = lps.map(|(lp, seam)| Faulty::on(seam, &schedule, platform.disturber(lp)));
     let life = Life {
         args,
         params: &params,
         guest: &guest,
         platform: &platform,
+        schedule: &schedule,
         console,
         devices,
         seen: Arc::clone(&seen),
@@ -93,7 +97,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
         writeln!(out, "{}", text.trim_end())?;
         return Ok(ExitCode::SUCCESS);
     }
-    let summary = match trace_sink(args)? {
+    let lived = match trace_sink(args)? {
         None => life.run(lps.map(on_package_0).collect()),
         Some(sink) => life.run(
             (0..)
@@ -101,7 +105,22 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
                 .map(|(lp, seam)| on_package_0(Traced::new(seam, trace(lp, sink.clone()))))
                 .collect(),
         ),
-    }?;
+    };
+    let summary = match lived {
+        Ok(summary) => summary,
+        Err(failure) if args.json => {
+            let never = NeverRan {
+                exit_code: failure.code(),
+                failure: failure.to_string(),
+                faults: accounts::faults(&schedule),
+                accounts: Accounts::of(&platform, Vec::new(), None),
+            };
+            serde_json::to_writer_pretty(&mut *out, &never).map_err(io::Error::from)?;
+            writeln!(out)?;
+            return Err(failure);
+        }
+        Err(failure) => return Err(failure),
+    };
     if let (Some(path), Some(report)) = (
         &args.report,
         seen.lock()
@@ -118,6 +137,26 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
         eprintln!("swtdx: {why}");
     }
     Ok(ExitCode::from(summary.exit_code))
+}
+
+/// What --json says of a TD that did not get as far as running, or that died in the host's hands.
+#[derive(serde::Serialize)]
+struct NeverRan {
+    exit_code: u8,
+    failure: String,
+    faults: Vec<accounts::FaultSummary>,
+    accounts: Accounts,
+}
+
+/// The rules of --fault.
+fn schedule(args: &Args) -> Result<Schedule, Failure> {
+    const MAX: usize = 16;
+    match args.fault.len() {
+        0..=MAX => Ok(Schedule::new(args.fault.iter().copied(), args.seed)),
+        many => Err(Failure::input(format!(
+            "--fault is given {many} times; {MAX} are possible"
+        ))),
+    }
 }
 
 fn on_package_0<L: SeamcallLp>(seam: L) -> Lp<L> {

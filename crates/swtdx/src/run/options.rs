@@ -17,6 +17,9 @@ Examples:
   swtdx run --cpus 4 --json                   four vCPUs, summary as JSON
   swtdx run --trace=calls.txt                 every SEAMCALL with its registers
   swtdx run --fault busy:TDH.MEM.TRACK@1      the first TRACK finds its lock held
+  swtdx run --fault busy:SEPT_TREE@/3         every third call that takes the Secure EPT tree finds it held
+  swtdx run --fault 'listed:*@~500' --seed 4  one call in 500 answers one of its leaf's statuses
+  swtdx run --fault poison:TDH.MEM.PAGE.ADD@9 the ninth page added is bad memory
   swtdx run --kernel vmlinuz --initrd initrd.cpio --append console=ttyS0 --memory 1G
   swtdx run --kernel vmlinuz --initrd initrd.cpio --append console=ttyS0 --memory 1G --exec 'grep tdx /proc/cpuinfo'
   swtdx run --firmware OVMF.fd --kernel vmlinuz --initrd initrd.cpio --append console=ttyS0 --memory 512M
@@ -94,7 +97,13 @@ pub struct Args {
     /// Print every call with its registers, to standard error or a file
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
     pub trace: Option<PathBuf>,
-    /// Answer calls with an error instead of making them: WHAT:LEAF[@N[+COUNT]], up to 16 times
+    /// Disturb calls, up to 16 rules: WHAT:WHERE[@WHEN]
+    ///
+    /// WHAT: busy, no-entropy, interrupted, no-module, gp, ud, a status by name or number, listed (one of the leaf's
+    /// own, by --seed): the call is not made and answers so. lost: it is not made and succeeds. interrupt, poison,
+    /// lost-flush: it is made, and an interrupt waits meanwhile, its page is bad memory afterwards, or the TLB keeps
+    /// what it should drop. WHERE: a leaf, a lock (SEPT_TREE, SEPT_ENTRY, TDR, PAGE, OP_STATE, TD_EPOCH, KOT, TDMR,
+    /// WBCACHE, SYS), or *. WHEN: N, N+COUNT, /N for every Nth, ~N for one in N by --seed; else every call.
     #[arg(long, value_name = "SPEC")]
     pub fault: Vec<FaultRule>,
     /// Write the TDREPORT that the guest printed (1024 bytes)
