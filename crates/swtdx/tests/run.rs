@@ -220,6 +220,7 @@ fn wrong_input_is_named_in_one_line() {
     let elf = file("vmlinux", &[b"\x7fELF".as_slice(), &[0; 8192]].concat());
     let empty = file("empty", b"");
     let noise = file("noise", &[0xA5; 8192]);
+    let odd = file("odd", &[0; 1000]);
     let absent = folder.join("absent").to_str().expect("UTF-8").to_owned();
     let cases: &[(&[&str], &str)] = &[
         (&["--kernel", &elf], "it is an ELF file (vmlinux?)"),
@@ -234,6 +235,12 @@ fn wrong_input_is_named_in_one_line() {
         (&["--initrd", &noise], "--kernel"),
         (&["--module", "2.0"], "one of 1.5.01, 1.5-linux"),
         (&["--fault", "busy:TDH.NO.SUCH"], "TDH.NO.SUCH"),
+        (&["--disk", &odd], "1000 bytes are no whole number"),
+        (&["--disk", &empty], "the file is empty"),
+        (&["--disk", &absent], "No such file"),
+        (&["--disk", "/dev/null"], "it is no regular file"),
+        (&["--disk", ",ro"], "a file, or FILE,ro"),
+        (&["--disk", &noise, "--disk", &noise], "another disk or program"),
     ];
     for (args, wanted) in cases {
         let text = swtdx(&[&["run", "--quiet"], *args].concat(), "");
