@@ -240,7 +240,10 @@ fn wrong_input_is_named_in_one_line() {
         (&["--disk", &absent], "No such file"),
         (&["--disk", "/dev/null"], "it is no regular file"),
         (&["--disk", ",ro"], "a file, or FILE,ro"),
-        (&["--disk", &noise, "--disk", &noise], "another disk or program"),
+        (
+            &["--disk", &noise, "--disk", &noise],
+            "another disk or program",
+        ),
     ];
     for (args, wanted) in cases {
         let text = swtdx(&[&["run", "--quiet"], *args].concat(), "");
