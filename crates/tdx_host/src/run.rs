@@ -8,6 +8,7 @@ use tdx_abi::{HostLeaf, Status};
 use tdx_call::{HostMemory, Leaf, SeamcallLp};
 use x86_arch::{ExitReason, Gpa};
 
+use crate::exit_log::{ExitLog, LoggedExit};
 use crate::fault::{Faulted, MemoryFault};
 use crate::tdvmcall::{self, Answer, FatalError, MapGpa, Request, Services, SubFunction, status};
 use crate::{GuestMemory, Host, HostError, Td, Vcpu};
@@ -55,6 +56,8 @@ pub struct RunStats {
     pub exits: BTreeMap<u16, u64>,
     /// TDVMCALLs by sub-function; 0 stands for the hypervisor's own hypercalls.
     pub tdvmcalls: BTreeMap<u64, u64>,
+    /// The last exits one by one, while somebody wants to know.
+    pub log: Option<ExitLog>,
 }
 
 /// What is needed to run vCPUs of one TD on one processor.
@@ -79,6 +82,14 @@ impl<M: HostMemory, L: SeamcallLp, S: Services + ?Sized> Run<'_, M, L, S> {
         }
         loop {
             let words = self.enter(vcpu)?;
+            if let Some(log) = &mut self.stats.log {
+                log.push(LoggedExit {
+                    vcpu: vcpu.index(),
+                    words,
+                    function: (words.kind() == ExitKind::Tdvmcall)
+                        .then(|| tdvmcall::sub_function(&vcpu.gprs, words.rcx as u32)),
+                });
+            }
             let stop = match words.kind() {
                 ExitKind::Tdvmcall => {
                     vcpu.present_faults = 0;

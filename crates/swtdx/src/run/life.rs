@@ -1,6 +1,5 @@
 //! The stages of a TD's life, each with its line on standard error.
 
-use std::collections::VecDeque;
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -121,7 +120,7 @@ impl Life<'_> {
                 states: vec![State::Ready; vcpus.len()],
                 lps: &mut lps,
                 vcpus: &mut vcpus,
-                stops: VecDeque::new(),
+                first: 0,
                 board: &mut board,
                 clockwork: &*hardware,
                 tsc,

@@ -1,6 +1,5 @@
 //! Which vCPU runs when: one after the other, in slices of virtual time, so that every run is the same.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use tdx_call::{HostMemory, SeamcallLp};
@@ -17,9 +16,6 @@ const SLICE: u64 = 100_000;
 
 /// The longest wait for input before the run looks at its other duties.
 const GLANCE: Duration = Duration::from_millis(100);
-
-/// How many stops are kept for a debugger.
-const STOPS: usize = 1000;
 
 /// The processors' clock and interrupt lines, which a real host has in hardware.
 pub trait Clockwork {
@@ -141,8 +137,6 @@ pub struct Running<'a, M, L, C> {
     pub tsc: GuestTsc,
     pub stats: &'a mut RunStats,
     pub until: Option<Instant>,
-    /// The last stops of a DEBUG TD, oldest first: vCPU and what it was.
-    pub stops: VecDeque<(usize, Stop)>,
     /// Whether the guest has said its last word.
     pub over: &'a dyn Fn() -> bool,
     /// What is typed at the console.
@@ -243,12 +237,6 @@ impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Running<'_, M, L, C> {
             stats: self.stats,
         }
         .run(vcpu)?;
-        if self.td.config().is_debug() {
-            if self.stops.len() == STOPS {
-                self.stops.pop_front();
-            }
-            self.stops.push_back((index, stop.clone()));
-        }
         Ok(next(stop, number, self.board.power()))
     }
 
