@@ -3,7 +3,7 @@
 use gdbstub::arch::{Arch, RegId, Registers};
 use std::num::NonZeroUsize;
 
-use crate::layout::Layout;
+use crate::layout::{Layout, Register};
 
 /// All registers one after the other, in the order of the target's [`Layout`]; `None` where the vCPU does not show a byte.
 #[derive(Clone, PartialEq, Default, Debug)]
@@ -59,11 +59,11 @@ impl Arch for TdArch {
     type BreakpointKind = usize;
 }
 
+/// A register and its bytes.
+type Part<'a> = (&'static Register, &'a [Option<u8>]);
+
 /// The file's bytes register by register; `None` when it is not as long as the layout's registers are.
-pub fn split<'a>(
-    file: &'a TdRegisters,
-    layout: &Layout,
-) -> Option<Vec<(&'static crate::layout::Register, &'a [Option<u8>])>> {
+pub fn split<'a>(file: &'a TdRegisters, layout: &Layout) -> Option<Vec<Part<'a>>> {
     let mut rest = file.bytes.as_slice();
     let mut parts = Vec::new();
     for register in layout.registers() {

@@ -42,8 +42,11 @@ pub fn run<M: HostMemory, L: SeamcallLp, C: Clockwork>(
     let address = &debugging.address;
     let listener =
         Listener::bind(address).map_err(|why| Failure::input(format!("--gdb {address}: {why}")))?;
-    let bound = listener.address()?;
-    say(format_args!("target remote {bound}"));
+    match listener.address()? {
+        // GDB takes a path as it is.
+        Address::Unix(path) => say(format_args!("target remote {}", path.display())),
+        Address::Tcp(address) => say(format_args!("target remote {address}")),
+    }
     running.stats.log = Some(ExitLog::new(EXITS));
     let mut wait = debugging.wait;
     loop {
@@ -132,7 +135,12 @@ impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Owner for Debugged<'_, '_, M, L
                 why: summary::words(end),
             });
         }
-        let Some(end) = self.running.round(only)? else {
+        let mut ended = self.running.round(only)?;
+        if only.is_some() && ended == Some(End::Hang) {
+            // A vCPU that is stepped alone sleeps in its handler, and no timer will wake it: only the others can.
+            ended = self.running.round(None)?;
+        }
+        let Some(end) = ended else {
             return Ok(Slice::Ran);
         };
         Ok(match end {
@@ -146,7 +154,7 @@ impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Owner for Debugged<'_, '_, M, L
                 qualification,
                 interruption,
             },
-            // While one vCPU steps alone it may sleep: that is no hang.
+            // The debugger's user may still change something.
             End::Hang if only.is_some() => {
                 std::thread::sleep(ASLEEP);
                 Slice::Ran

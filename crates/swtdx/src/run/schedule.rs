@@ -132,6 +132,8 @@ pub struct Running<'a, M, L, C> {
     pub vcpus: &'a mut [Vcpu],
     /// As many as there are vCPUs.
     pub states: Vec<State>,
+    /// Whose turn is the next round's first: after a stop for the debugger the others come before that vCPU again.
+    pub first: usize,
     pub board: &'a mut Board,
     pub clockwork: &'a C,
     pub tsc: GuestTsc,
@@ -157,7 +159,8 @@ impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Running<'_, M, L, C> {
     /// One slice of every vCPU, or of `only` one; the TD's end if it came.
     pub fn round(&mut self, only: Option<usize>) -> Result<Option<End>, HostError> {
         let mut slept = true;
-        for index in 0..self.vcpus.len() {
+        let all = self.vcpus.len();
+        for index in (self.first..all).chain(0..self.first) {
             if only.is_some_and(|only| only != index) {
                 continue;
             }
@@ -172,7 +175,10 @@ impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Running<'_, M, L, C> {
             self.tell(index);
             match self.turn(index)? {
                 Ok(next) => self.states[index] = next,
-                Err(end) => return Ok(Some(end)),
+                Err(end) => {
+                    self.first = (index + 1) % all;
+                    return Ok(Some(end));
+                }
             }
             if (self.over)() {
                 return Ok(Some(End::Panicked));
@@ -181,6 +187,7 @@ impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Running<'_, M, L, C> {
                 return Ok(Some(end));
             }
         }
+        self.first = 0;
         if !slept {
             return Ok(None);
         }
