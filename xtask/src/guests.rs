@@ -5,7 +5,6 @@
 //! the metapackages, since a superseded one leaves the mirror.
 
 mod apt;
-mod boot_disk;
 mod initramfs;
 mod kernel_module;
 
@@ -77,13 +76,6 @@ const ARTIFACTS: &[Artifact] = &[
         follow: &[],
         what: "OVMF for TDX with Secure Boot",
     },
-    Artifact {
-        name: "boot-loader",
-        suite: "trixie",
-        packages: &["shim-signed", "grub-efi-amd64-signed"],
-        follow: &[],
-        what: "shim and GRUB as Debian signed them for Secure Boot",
-    },
 ];
 
 /// The kernels an initramfs is built for; each needs its own modules.
@@ -92,8 +84,7 @@ const KERNELS: &[&str] = &["linux-6.12", "linux-7"];
 pub const USAGE: &str = "\
 guests [--dir DIR] [NAME…]
       obtains guest artifacts into DIR (target/guests): kernels, OVMF, busybox, and builds an initramfs for
-      each kernel, and a disk image that boots it through shim and GRUB. NAME: busybox linux-6.12 linux-7
-      linux-6.1 ovmf-bookworm ovmf-trixie ovmf-inteltdx boot-loader";
+      each kernel. NAME: busybox linux-6.12 linux-7 linux-6.1 ovmf-bookworm ovmf-trixie ovmf-inteltdx";
 
 pub fn run(arguments: &[String]) -> ExitCode {
     match obtain(arguments) {
@@ -158,9 +149,6 @@ fn obtain(arguments: &[String]) -> Result<(), String> {
                 built.size,
                 built.sha256
             );
-            if dir.join("boot-loader/PACKAGES").exists() {
-                println!("{}", boot_disk::build(&dir, kernel, &built.path)?);
-            }
         }
     }
     Ok(())

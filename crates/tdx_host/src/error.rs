@@ -3,7 +3,7 @@
 use core::fmt;
 use tdx_abi::Status;
 use tdx_call::{CallError, Leaf, NoSeam, OutsideMemory};
-use x86_arch::{Gpa, Hkid, Hpa};
+use x86_arch::{Gpa, Hpa};
 
 /// Linux's error classes, by number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,10 +26,7 @@ pub enum Errno {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum HostError {
     /// The SEAMCALL reached no module.
-    NoSeam {
-        leaf: Leaf,
-        why: NoSeam,
-    },
+    NoSeam(NoSeam),
     /// The module refused; RCX and RDX after the call often say where.
     Refused {
         leaf: Leaf,
@@ -76,29 +73,19 @@ pub enum HostError {
     VcpuInUse {
         index: u32,
     },
-    /// What teardown could not get back, and the failure that kept it.
-    Leaked(Box<Leak>),
-}
-
-/// What stayed with the module.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Leak {
-    /// 4 KiB pages, and one of them.
-    pub pages: u64,
-    pub first: Hpa,
-    /// The key ID, unless the module freed it.
-    pub hkid: Option<Hkid>,
-    /// The call that kept them.
-    pub cause: HostError,
-    /// Why the TD was taken down, where that was a failure itself.
-    pub after: Option<HostError>,
+    /// Pages that teardown could not give back, the first of them, and the failure that kept them.
+    Leaked {
+        pages: u64,
+        first: Hpa,
+        cause: Box<HostError>,
+    },
 }
 
 impl HostError {
     /// The class an ioctl would return.
     pub fn errno(&self) -> Errno {
         match self {
-            Self::NoSeam { why, .. } => match why {
+            Self::NoSeam(cause) => match cause {
                 NoSeam::VmFailInvalid => Errno::NoDevice,
                 NoSeam::GeneralProtection => Errno::NotSupported,
                 NoSeam::InvalidOpcode => Errno::Access,
@@ -126,7 +113,7 @@ impl HostError {
             Self::AlreadyMapped(_) => Errno::Exists,
             Self::NotMapped(_) => Errno::Fault,
             Self::VcpuInUse { .. } => Errno::Busy,
-            Self::Leaked(_) | Self::TdmrStuck(_) => Errno::Io,
+            Self::Leaked { .. } | Self::TdmrStuck(_) => Errno::Io,
         }
     }
 
@@ -134,7 +121,7 @@ impl HostError {
     pub fn raw(&self) -> Option<u64> {
         match self {
             Self::Refused { status, .. } => Some(status.raw()),
-            Self::Leaked(leak) => leak.cause.raw(),
+            Self::Leaked { cause, .. } => cause.raw(),
             _ => None,
         }
     }
@@ -151,7 +138,7 @@ impl HostError {
 impl fmt::Display for HostError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoSeam { leaf, why } => write!(f, "{leaf}: {why}"),
+            Self::NoSeam(cause) => cause.fmt(f),
             Self::Refused {
                 leaf,
                 status,
@@ -187,34 +174,19 @@ impl fmt::Display for HostError {
             Self::NotMapped(gpa) => write!(f, "GPA {gpa} is not mapped"),
             Self::WrongStage { wanted } => write!(f, "the TD is not {wanted}"),
             Self::VcpuInUse { index } => write!(f, "vCPU {index} is still in use"),
-            Self::Leaked(leak) => leak.fmt(f),
+            Self::Leaked {
+                pages,
+                first,
+                cause,
+            } => write!(f, "{pages} pages are lost from {first} on: {cause}"),
         }
-    }
-}
-
-impl fmt::Display for Leak {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Leak {
-            pages,
-            first,
-            cause,
-            ..
-        } = self;
-        if let Some(after) = &self.after {
-            write!(f, "{after}; then ")?;
-        }
-        write!(f, "{pages} pages are lost from {first} on")?;
-        if let Some(hkid) = self.hkid {
-            write!(f, ", and key ID {hkid}")?;
-        }
-        write!(f, ": {cause}")
     }
 }
 
 impl std::error::Error for HostError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Leaked(leak) => Some(&leak.cause),
+            Self::Leaked { cause, .. } => Some(&**cause),
             _ => None,
         }
     }
@@ -223,7 +195,7 @@ impl std::error::Error for HostError {
 impl From<CallError> for HostError {
     fn from(failure: CallError) -> Self {
         match failure {
-            CallError::NoSeam { leaf, why } => Self::NoSeam { leaf, why },
+            CallError::NoSeam(cause) => Self::NoSeam(cause),
             CallError::Refused(refused) => Self::Refused {
                 leaf: refused.leaf,
                 status: refused.status,

@@ -19,7 +19,6 @@ pub mod cpuid;
 pub mod event;
 mod fingerprint;
 pub mod guest;
-pub mod in_use;
 mod key;
 pub mod kot;
 pub mod leaf;
@@ -54,7 +53,7 @@ pub mod testing;
 
 pub use machine::{
     CachedTranslation, CpuidValue, HostEvent, KeyError, LpId, Machine, MachineCheck, PackageId,
-    PendingEvents, PlatformInfo,
+    PendingEvents, PlatformInfo, xsave_size,
 };
 pub use module::Module;
 pub use profile::Profile;
