@@ -19,6 +19,7 @@ pub mod tdcall;
 pub mod trap;
 pub mod vmcall;
 
+#[allow(unused_imports)] // The direct-boot firmware wakes nobody.
 pub use start::MAX_WOKEN;
 
 use core::panic::PanicInfo;

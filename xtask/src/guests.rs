@@ -5,6 +5,7 @@
 //! the metapackages, since a superseded one leaves the mirror.
 
 mod apt;
+mod boot_disk;
 mod initramfs;
 mod kernel_module;
 
@@ -76,6 +77,13 @@ const ARTIFACTS: &[Artifact] = &[
         follow: &[],
         what: "OVMF for TDX with Secure Boot",
     },
+    Artifact {
+        name: "boot-loader",
+        suite: "trixie",
+        packages: &["shim-signed", "grub-efi-amd64-signed"],
+        follow: &[],
+        what: "shim and GRUB as Debian signed them for Secure Boot",
+    },
 ];
 
 /// The kernels an initramfs is built for; each needs its own modules.
@@ -84,7 +92,8 @@ const KERNELS: &[&str] = &["linux-6.12", "linux-7"];
 pub const USAGE: &str = "\
 guests [--dir DIR] [NAME…]
       obtains guest artifacts into DIR (target/guests): kernels, OVMF, busybox, and builds an initramfs for
-      each kernel. NAME: busybox linux-6.12 linux-7 linux-6.1 ovmf-bookworm ovmf-trixie ovmf-inteltdx";
+      each kernel, and a disk image that boots it through shim and GRUB. NAME: busybox linux-6.12 linux-7
+      linux-6.1 ovmf-bookworm ovmf-trixie ovmf-inteltdx boot-loader";
 
 pub fn run(arguments: &[String]) -> ExitCode {
     match obtain(arguments) {
@@ -149,6 +158,9 @@ fn obtain(arguments: &[String]) -> Result<(), String> {
                 built.size,
                 built.sha256
             );
+            if dir.join("boot-loader/PACKAGES").exists() {
+                println!("{}", boot_disk::build(&dir, kernel, &built.path)?);
+            }
         }
     }
     Ok(())

@@ -29,6 +29,13 @@ pub const TDFW: GuestImage = GuestImage {
     elf: include_bytes!(concat!(env!("OUT_DIR"), "/tdfw.elf")),
 };
 
+/// What debuggers are tested on.
+pub const DEBUGGEE: GuestImage = GuestImage {
+    name: "debuggee",
+    tdvf: include_bytes!(concat!(env!("OUT_DIR"), "/debuggee.tdvf")),
+    elf: include_bytes!(concat!(env!("OUT_DIR"), "/debuggee.elf")),
+};
+
 #[cfg(test)]
 #[path = "../../../guests/rt/sha384.rs"]
 mod sha384;
@@ -56,7 +63,7 @@ mod tests {
 
     #[test]
     fn an_image_ends_in_a_reset_jump_and_names_its_metadata() {
-        for image in [EMBEDDED.tdvf, TDFW.tdvf] {
+        for image in [EMBEDDED.tdvf, TDFW.tdvf, DEBUGGEE.tdvf] {
             ends_as_a_tdvf_image_does(image);
         }
     }

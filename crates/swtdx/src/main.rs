@@ -13,7 +13,6 @@ mod plan;
 mod replay;
 mod run;
 mod shell;
-mod trace;
 
 use std::process::ExitCode;
 

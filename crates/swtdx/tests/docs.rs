@@ -81,9 +81,3 @@ fn plan_prints_what_its_page_shows() {
 fn the_version_is_what_the_page_shows() {
     check("shell", &root(), 1);
 }
-
-#[test]
-fn trace_prints_what_its_page_shows() {
-    std::fs::create_dir_all(root().join("target")).unwrap();
-    check("trace", &root(), 4);
-}

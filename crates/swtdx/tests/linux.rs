@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
+use sha2::Digest;
 
 /// What `cargo xtask guests` made, or nothing and a line that says so.
 fn guests(kernel: &str) -> Option<Boot> {
@@ -43,10 +44,11 @@ struct Ended {
 impl Boot {
     /// Starts it with the console on standard error and the summary on standard output, each into a pipe, and with
     /// `typed` in the pipe that is its console's input.
-    fn start(&self, args: &[&str], typed: &str) -> Child {
+    fn start(&self, console: &str, args: &[&str], typed: &str) -> Child {
         let mut child = Command::new(env!("CARGO_BIN_EXE_swtdx"))
             .args(["run", "--json", "--quiet", "--memory", "1G"])
-            .args(["--append", "console=ttyS0", "--timeout", "500", "--kernel"])
+            .args(["--append", &format!("console={console}")])
+            .args(["--timeout", "500", "--kernel"])
             .arg(&self.kernel)
             .arg("--initrd")
             .arg(&self.initrd)
@@ -103,15 +105,40 @@ fn is_a_linux_td(ended: &Ended, cpus: u32) {
     assert_eq!(summary["teardown"]["lost_hkids"], 0);
 }
 
-/// Shows that the command's text arrives whole, and that the console's input does.
-const COMMAND: &str = r#"read line; echo "100% \"done\": $line" | cat"#;
+/// Shows that the command's text arrives whole and that the console's input does; reads a disk, writes to it, and
+/// writes numbers from the generator there.
+const COMMAND: &str = r#"read line; echo "100% \"done\": $line" | cat
+sha256sum /dev/vda; cat /sys/block/vda/serial; echo
+dd if=/dev/hwrng of=/dev/vda bs=512 seek=1 count=1 2>/dev/null; echo written >/dev/vda; sync"#;
+
+/// Shows that a console, a disk and the generator are there on several processors, and that a read-only disk is.
+const LOOK: &str = "sha256sum /dev/vda; cat /sys/block/vda/ro /sys/class/misc/hw_random/rng_current; \
+    ls -d /sys/bus/virtio/drivers/*/virtio*; echo x >/dev/vda || echo refused";
+
+/// A disk with known content, for one boot, and its SHA-256.
+fn disk(name: &str) -> (PathBuf, String) {
+    let content: Vec<u8> = (0..200_000u32).flat_map(u32::to_le_bytes).collect();
+    let content = &content[..1536 * 512];
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::write(&path, content).expect("a file for the disk");
+    (path, hex(&sha2::Sha256::digest(content)))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
 
 #[test]
 fn debian_6_12_boots_the_same_twice_and_its_command_succeeds() {
     let Some(boot) = guests("linux-6.12") else {
         return;
     };
-    let both = [(); 2].map(|()| boot.start(&["--exec", COMMAND], "two words\n"));
+    let disks = ["first.img", "second.img"].map(disk);
+    let both = disks.each_ref().map(|(disk, _)| {
+        let disk = disk.to_str().expect("a path in UTF-8");
+        let args = ["--exec", COMMAND, "--rng", "--disk", disk];
+        boot.start("ttyS0", &args, "two words\n")
+    });
     // Both are listened to at once: neither waits for room in its pipe.
     let both = both.map(|child| std::thread::spawn(move || end(child)));
     let [first, second] = both.map(|boot| boot.join().expect("it ended"));
@@ -119,6 +146,14 @@ fn debian_6_12_boots_the_same_twice_and_its_command_succeeds() {
     let said = first.console.contains("\n100% \"done\": two words\r\n");
     assert!(said, "what --exec ran:\n{}", first.console);
     assert!(first.console.contains("SWTDX-EXIT 0"));
+    for words in [&format!("{}  /dev/vda", disks[0].1), "swtdx-0"] {
+        let said = first.console.contains(words);
+        assert!(said, "{words:?} is missing in:\n{}", first.console);
+    }
+    let [written, again] = disks.map(|(path, _)| std::fs::read(path).expect("the disk"));
+    assert_eq!(&written[..8], b"written\n");
+    assert_ne!(written[512..1024], [0; 512], "the generator's numbers");
+    assert!(written == again, "the same in both runs");
     assert_eq!(first.console, second.console);
     let deterministic = |mut summary: Value| {
         summary["wall_ms"] = 0.into();
@@ -133,7 +168,23 @@ fn debian_7_boots_on_four_vcpus() {
     let Some(boot) = guests("linux-7") else {
         return;
     };
-    is_a_linux_td(&end(boot.start(&["--cpus", "4"], "")), 4);
+    let (path, hash) = disk("read-only.img");
+    let disk = format!("{},ro", path.display());
+    let args = ["--cpus", "4", "--console-device", "virtio", "--rng"];
+    let args = [&args[..], &["--disk", &disk, "--exec", LOOK]].concat();
+    let ended = end(boot.start("hvc0", &args, ""));
+    is_a_linux_td(&ended, 4);
+    for words in [
+        &format!("{hash}  /dev/vda"),
+        "\n1\r\nvirtio_rng",
+        "drivers/virtio_console/virtio0",
+        "drivers/virtio_rng/virtio1",
+        "drivers/virtio_blk/virtio2",
+        "refused",
+    ] {
+        let said = ended.console.contains(words);
+        assert!(said, "{words:?} is missing in:\n{}", ended.console);
+    }
 }
 
 #[test]
@@ -141,7 +192,7 @@ fn a_command_that_fails_in_the_guest_is_told_by_exit_status_2() {
     let Some(boot) = guests("linux-6.12") else {
         return;
     };
-    let ended = end(boot.start(&["--exec", "exit 3"], ""));
+    let ended = end(boot.start("ttyS0", &["--exec", "exit 3"], ""));
     assert_eq!(ended.status, Some(2), "{}", ended.console);
     assert_eq!(ended.summary["end"], "command failed");
     assert_eq!(

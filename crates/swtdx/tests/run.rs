@@ -48,6 +48,23 @@ fn the_embedded_guest_lives_on_1_2_and_4_vcpus_the_same_in_every_run() {
 }
 
 #[test]
+fn in_real_time_every_vcpu_has_a_thread_and_the_td_is_the_same() {
+    let slow = deterministic(&["--cpus", "4", "--memory", "64M"]);
+    for _ in 0..3 {
+        let run = summary(&["--realtime", "--cpus", "4", "--memory", "64M"], 0);
+        assert_eq!(run["end"], "powered off");
+        for part in ["mrtd", "report", "module"] {
+            assert_eq!(run[part], slow[part], "{part}");
+        }
+        for part in ["added", "removed", "shared"] {
+            assert_eq!(run["pages"][part], slow["pages"][part], "{part}");
+        }
+        assert_eq!(run["teardown"]["lost_pages"], 0);
+        assert_eq!(run["teardown"]["lost_hkids"], 0);
+    }
+}
+
+#[test]
 fn the_scripted_guest_needs_no_engine() {
     let run = deterministic(&["--scripted", "--memory", "32M"]);
     assert_eq!(run["end"], "powered off");
@@ -127,8 +144,8 @@ fn an_older_module_without_x2apic_ids_runs_the_same_guest() {
     let path = std::env::temp_dir().join(format!("swtdx-run-module-{}", std::process::id()));
     let trace = format!("--trace={}", path.display());
     for (module, call) in [
-        ("1.5.01", "TDH.VP.INIT TDVPR"),
-        ("1.5-linux", "TDH.VP.INIT v1 TDVPR"),
+        ("1.5.01", "TDH.VP.INIT RCX"),
+        ("1.5-linux", "TDH.VP.INIT v1 RCX"),
     ] {
         summary(
             &["--scripted", "--memory", "32M", "--module", module, &trace],
@@ -147,7 +164,7 @@ fn a_trace_names_every_call_and_what_crossed() {
     let run = summary(&["--scripted", "--memory", "32M", &trace], 0);
     let lines = std::fs::read_to_string(&path).expect("a trace");
     let _ = std::fs::remove_file(&path);
-    assert!(lines.starts_with("LP 0  TDH.SYS.INIT"));
+    assert!(lines.starts_with("LP 0 TDH.SYS.INIT"));
     let count = |name: &str| lines.lines().filter(|line| line.contains(name)).count() as u64;
     assert_eq!(
         count("TDH.VP.ENTER"),
@@ -203,6 +220,7 @@ fn wrong_input_is_named_in_one_line() {
     let elf = file("vmlinux", &[b"\x7fELF".as_slice(), &[0; 8192]].concat());
     let empty = file("empty", b"");
     let noise = file("noise", &[0xA5; 8192]);
+    let odd = file("odd", &[0; 1000]);
     let absent = folder.join("absent").to_str().expect("UTF-8").to_owned();
     let cases: &[(&[&str], &str)] = &[
         (&["--kernel", &elf], "it is an ELF file (vmlinux?)"),
@@ -217,6 +235,15 @@ fn wrong_input_is_named_in_one_line() {
         (&["--initrd", &noise], "--kernel"),
         (&["--module", "2.0"], "one of 1.5.01, 1.5-linux"),
         (&["--fault", "busy:TDH.NO.SUCH"], "TDH.NO.SUCH"),
+        (&["--disk", &odd], "1000 bytes are no whole number"),
+        (&["--disk", &empty], "the file is empty"),
+        (&["--disk", &absent], "No such file"),
+        (&["--disk", "/dev/null"], "it is no regular file"),
+        (&["--disk", ",ro"], "a file, or FILE,ro"),
+        (
+            &["--disk", &noise, "--disk", &noise],
+            "another disk or program",
+        ),
     ];
     for (args, wanted) in cases {
         let text = swtdx(&[&["run", "--quiet"], *args].concat(), "");

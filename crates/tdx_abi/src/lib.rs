@@ -41,7 +41,9 @@ pub use gpa::{
 };
 pub use guest::{Gprs, L2AdditionalExitInfo, L2EnterGuestState, L2SegmentDetails, VeInfo};
 pub use leaf::{GuestLeaf, HostLeaf, LeafWord};
-pub use leaf_rows::{Interruption, LeafCategory, LeafLock, LeafOperand, LeafRow, LockMode};
+pub use leaf_rows::{
+    Interruption, LeafCategory, LeafLock, LeafOperand, LeafRow, LockKind, LockMode,
+};
 pub use migration::{Mbmd, MbmdHeader, MigrationBundleType};
 pub use operand::{
     GlaListEntry, GlaListInfo, GpaListEntry, GpaListInfo, GpawInfo, HkidOperand, HpaAndLast,

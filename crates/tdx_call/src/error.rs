@@ -10,7 +10,7 @@ use crate::{NoSeam, ShownEntry, TdxModuleArgs};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CallError {
     /// The instruction reached no module.
-    NoSeam(NoSeam),
+    NoSeam { leaf: Leaf, why: NoSeam },
     /// The module answered with bit 63 set.
     Refused(Refused),
 }
@@ -36,21 +36,21 @@ impl CallError {
     /// RAX, with software's own error words for a call that reached no module.
     pub const fn status(&self) -> Status {
         match self {
-            CallError::NoSeam(why) => why.status(),
+            CallError::NoSeam { why, .. } => why.status(),
             CallError::Refused(refused) => refused.status,
         }
     }
     /// Whether the module answered this status, whatever its details of level 2.
     pub const fn is(&self, status: Status) -> bool {
         match self {
-            CallError::NoSeam(_) => false,
+            CallError::NoSeam { .. } => false,
             CallError::Refused(refused) => refused.status.code().0 == status.code().0,
         }
     }
     /// The answer of the module, if there was one.
     pub const fn refused(&self) -> Option<&Refused> {
         match self {
-            CallError::NoSeam(_) => None,
+            CallError::NoSeam { .. } => None,
             CallError::Refused(refused) => Some(refused),
         }
     }
@@ -74,15 +74,14 @@ impl Refused {
     }
 }
 
-impl From<NoSeam> for CallError {
-    fn from(why: NoSeam) -> Self {
-        CallError::NoSeam(why)
-    }
-}
-
 /// Sorts a status: no error is `Ok` with the status, which may still carry information
 /// (for instance `KEY_CONFIGURED`); an error keeps the output words.
-pub(crate) fn sort(leaf: Leaf, status: Status, args: &TdxModuleArgs) -> Result<Status, CallError> {
+pub(crate) fn sort(
+    leaf: Leaf,
+    answer: Result<Status, NoSeam>,
+    args: &TdxModuleArgs,
+) -> Result<Status, CallError> {
+    let status = answer.map_err(|why| CallError::NoSeam { leaf, why })?;
     if !status.is_error() {
         return Ok(status);
     }
@@ -114,7 +113,7 @@ impl fmt::Display for Leaf {
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            CallError::NoSeam(why) => why.fmt(f),
+            CallError::NoSeam { leaf, why } => write!(f, "{leaf}: {why}"),
             CallError::Refused(refused) => write!(f, "{}: {}", refused.leaf, refused.status),
         }
     }

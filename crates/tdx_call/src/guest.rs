@@ -360,8 +360,8 @@ pub fn call<C: TdcallCpu + ?Sized>(
     args: &mut TdxModuleArgs,
     traffic: Traffic,
 ) -> Result<Status, CallError> {
-    let status = cpu.tdcall(leaf, args, traffic)?;
-    sort(Leaf::guest(leaf), status, args)
+    let answer = cpu.tdcall(leaf, args, traffic);
+    sort(Leaf::guest(leaf), answer, args)
 }
 
 fn field_and_next<C: TdcallCpu + ?Sized>(

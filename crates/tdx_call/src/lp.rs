@@ -133,6 +133,8 @@ pub struct OutsideMemory(pub Hpa);
 pub trait HostMemory {
     fn read(&self, from: Hpa, to: &mut [u8]) -> Result<(), OutsideMemory>;
     fn write(&self, to: Hpa, from: &[u8]) -> Result<(), OutsideMemory>;
+    /// Sets bits of an aligned 64-bit word, and gives its value before: one atomic step for processors and devices.
+    fn set_bits(&self, at: Hpa, bits: u64) -> Result<u64, OutsideMemory>;
     /// Fills a 4 KiB page with zeros by full-line direct stores (MOVDIR64B), which also heals a poisoned line.
     fn clear_page(&self, page: Hpa) -> Result<(), OutsideMemory>;
 }

@@ -7,11 +7,14 @@ use coco_regs::GprFile;
 use fake_td::{FakeTd, Next};
 use proptest::prelude::*;
 use tdx_abi::{HostLeaf, OperandId, Status};
-use tdx_call::backend::{FaultRule, Faulty, InvalidFaultRule, Recorded, Replay, Traced};
+use tdx_call::backend::{
+    Disturbance, Fault, FaultRule, Faulty, InvalidFaultRule, Recorded, Replay, Schedule, Traced,
+    When,
+};
 use tdx_call::host::{tdh_mng_create, tdh_mng_rd, tdh_sys_rd};
 use tdx_call::retry::{Retry, resume};
 use tdx_call::{
-    CallError, Direct, FieldId, LastExit, NoSeam, Progress, SeamcallLp, SoftwareSeam,
+    CallError, Direct, FieldId, LastExit, Leaf, NoSeam, Progress, SeamcallLp, SoftwareSeam,
     TdvprAndFlags, TdxModuleArgs, Traffic, VpEntry,
 };
 use x86_arch::{Gpr, Hkid, Hpa};
@@ -97,7 +100,13 @@ fn a_replay_names_the_first_call_that_differs_and_answers_none_after_it() {
     assert_eq!(value, Ok(1));
     let mut replay = Replay::new(recording.iter().copied());
     let other = tdh_sys_rd(&mut replay, FieldId(3));
-    assert_eq!(other, Err(CallError::NoSeam(NoSeam::VmFailInvalid)));
+    assert_eq!(
+        other,
+        Err(CallError::NoSeam {
+            leaf: Leaf::Host(HostLeaf::SYS_RD),
+            why: NoSeam::VmFailInvalid
+        })
+    );
     let mismatch = replay.result().unwrap_err();
     assert_eq!(
         mismatch.to_string(),
@@ -118,7 +127,8 @@ fn a_rule_fails_exactly_the_calls_it_names() {
         "no-module:TDH.SYS.RD",
     ]
     .map(|text| text.parse::<FaultRule>().expect("a rule"));
-    let mut lp = Faulty::<_>::new(module(Next::Tdvmcall(0xFC00)), rules);
+    let schedule = Schedule::<16>::new(rules, 0);
+    let mut lp = Faulty::new(module(Next::Tdvmcall(0xFC00)), &schedule);
     let mut call = |leaf: HostLeaf| {
         let mut args = TdxModuleArgs::default();
         lp.seamcall(leaf.word(), &mut args, Traffic::InOut)
@@ -154,20 +164,158 @@ fn a_wrong_rule_says_what_is_wrong() {
     let parse = |text: &str| text.parse::<FaultRule>();
     assert_eq!(parse("busy"), Err(InvalidFaultRule::NoColon));
     assert_eq!(parse("tired:TDH.MNG.RD"), Err(InvalidFaultRule::What));
-    assert_eq!(parse("busy:TDH.MNG"), Err(InvalidFaultRule::Leaf));
+    assert_eq!(parse("busy:TDH.MNG"), Err(InvalidFaultRule::Where));
+    assert_eq!(parse("busy:RCX"), Err(InvalidFaultRule::Where));
+    assert_eq!(
+        parse("poison:TDH.MNG.CREATE"),
+        Err(InvalidFaultRule::NoPage)
+    );
     for text in [
         "busy:TDH.MNG.RD@0",
         "busy:TDH.MNG.RD@x",
         "busy:TDH.MNG.RD@1+0",
         "busy:TDH.MNG.RD@",
+        "busy:TDH.MNG.RD@/0",
+        "busy:TDH.MNG.RD@~",
     ] {
-        assert_eq!(parse(text), Err(InvalidFaultRule::Position), "{text}");
+        assert_eq!(parse(text), Err(InvalidFaultRule::When), "{text}");
     }
     let named = parse("TDX_TD_FATAL:tdh.vp.enter").expect("names in any case");
     assert_eq!(
-        (named.answer, named.count),
-        (Ok(Status::TD_FATAL), u32::MAX)
+        (named.fault, named.when),
+        (Fault::Answer(Status::TD_FATAL), When::Always)
     );
+    for text in [
+        "busy:SEPT_TREE@3",
+        "interrupted:TDH.PHYMEM.CACHE.WB@1+2",
+        "no-entropy:*@/100",
+        "listed:*@~200",
+        "gp:TDH.SYS.INIT",
+        "lost:TDH.MEM.TRACK@1",
+        "interrupt:TDH.MEM.PAGE.DEMOTE",
+        "poison:TDH.MEM.PAGE.AUG@2",
+        "lost-flush:TDH.VP.ENTER",
+        "0x8000020000000092:TDH.VP.ENTER@1+2",
+    ] {
+        assert_eq!(
+            parse(text).map(|rule| rule.to_string()),
+            Ok(text.to_owned())
+        );
+    }
+}
+
+#[test]
+fn a_rule_finds_its_calls_by_lock_by_count_and_by_seed() {
+    let answers = |rule: &str, seed: u64, leaves: &[HostLeaf]| -> Vec<Option<Status>> {
+        let schedule = Schedule::<16>::new([rule.parse().expect("a rule")], seed);
+        let mut lp = Faulty::new(module(Next::Tdvmcall(0)), &schedule);
+        let mut call = |leaf: &HostLeaf| {
+            let answer = lp.seamcall(leaf.word(), &mut TdxModuleArgs::default(), Traffic::InOut);
+            answer.ok().filter(|status| *status != Status::SUCCESS)
+        };
+        leaves.iter().map(&mut call).collect()
+    };
+    let busy = |operand| Some(Status::OPERAND_BUSY.with_operand(operand));
+    let (aug, rd, init) = (HostLeaf::MEM_PAGE_AUG, HostLeaf::SYS_RD, HostLeaf::SYS_INIT);
+    assert_eq!(
+        answers(
+            "busy:SEPT_TREE@2+2",
+            0,
+            &[aug, rd, aug, rd, HostLeaf::MEM_RANGE_BLOCK, aug]
+        ),
+        [
+            None,
+            None,
+            busy(OperandId::SEPT_TREE),
+            None,
+            busy(OperandId::SEPT_TREE),
+            None
+        ]
+    );
+    assert_eq!(
+        answers("busy:TDR", 0, &[aug, rd]),
+        [busy(OperandId::RDX), None]
+    );
+    assert_eq!(answers("busy:sys", 0, &[init]), [Some(Status::SYS_BUSY)]);
+    assert_eq!(
+        answers(
+            "interrupted:*",
+            0,
+            &[HostLeaf::MEM_PAGE_DEMOTE, HostLeaf::PHYMEM_CACHE_WB]
+        ),
+        [
+            Some(Status::INTERRUPTED_RESTARTABLE),
+            Some(Status::INTERRUPTED_RESUMABLE)
+        ]
+    );
+    let hit = |when: &str, seed| -> Vec<usize> {
+        let all = answers(&format!("no-entropy:*@{when}"), seed, &[rd; 1000]);
+        let hits = all
+            .iter()
+            .enumerate()
+            .filter(|(_, answer)| answer.is_some());
+        hits.map(|(at, _)| at + 1).collect()
+    };
+    assert_eq!(hit("/300", 0), [300, 600, 900]);
+    let drawn = hit("~20", 5);
+    assert!((25..100).contains(&drawn.len()), "{drawn:?}");
+    assert_eq!(drawn, hit("~20", 5), "the same seed draws the same calls");
+    assert_ne!(drawn, hit("~20", 6));
+    let listed = answers("listed:*", 1, &[HostLeaf::MNG_CREATE; 100]);
+    let row = HostLeaf::MNG_CREATE.row().expect("a row");
+    for status in row.statuses {
+        assert!(listed.contains(&Some(*status)), "{status} was never drawn");
+    }
+    assert!(
+        listed
+            .iter()
+            .flatten()
+            .all(|status| row.statuses.contains(status))
+    );
+}
+
+#[test]
+fn what_only_hardware_can_do_surrounds_the_call() {
+    let rules = [
+        "interrupt:TDH.MEM.TRACK",
+        "poison:TDH.MEM.PAGE.AUG@2",
+        "lost-flush:TDH.VP.ENTER",
+    ];
+    let schedule = Schedule::<16>::new(rules.map(|text| text.parse().expect("a rule")), 0);
+    let mut seen = Vec::new();
+    let td = module(Next::Tdvmcall(0));
+    let mut lp = Faulty::on(td, &schedule, |what| seen.push(what));
+    let args = TdxModuleArgs {
+        r8: 0x5000,
+        ..Default::default()
+    };
+    for leaf in [
+        HostLeaf::MEM_TRACK,
+        HostLeaf::MEM_PAGE_AUG,
+        HostLeaf::MEM_PAGE_AUG,
+    ] {
+        let mut args = args;
+        lp.seamcall(leaf.word(), &mut args, Traffic::In)
+            .expect("a module");
+    }
+    let mut file = GprFile::default();
+    let mut entry = VpEntry::new(TdvprAndFlags(FakeTd::TDVPR), &mut file, None);
+    lp.vp_enter(&mut entry).expect("a module");
+    assert_eq!(
+        seen,
+        [
+            Disturbance::InterruptArrives,
+            Disturbance::InterruptTaken,
+            Disturbance::Poison(Hpa::new(0x5000)),
+            Disturbance::FlushesLost,
+            Disturbance::FlushesWork,
+        ]
+    );
+    let counts: Vec<_> = schedule
+        .counts()
+        .map(|(_, calls, hits)| (calls, hits))
+        .collect();
+    assert_eq!(counts, [(1, 1), (2, 1), (1, 1)]);
 }
 
 proptest! {
@@ -181,9 +329,10 @@ proptest! {
 fn a_retry_policy_repeats_what_it_names_and_no_more() {
     let create = |rules: &[&str], retry: Retry| {
         let rules = rules.iter().map(|text| text.parse().expect("a rule"));
+        let schedule = Schedule::<16>::new(rules, 0);
         let mut calls = 0;
         let traced = Traced::new(
-            Faulty::<_>::new(module(Next::Tdvmcall(0)), rules),
+            Faulty::new(module(Next::Tdvmcall(0)), &schedule),
             |_: &Recorded| calls += 1,
         );
         let mut lp = traced;

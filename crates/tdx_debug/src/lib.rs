@@ -9,9 +9,13 @@ mod layout;
 mod listen;
 mod monitor;
 mod owner;
+mod pass;
 mod registers;
+mod resume;
 mod session;
+mod stops;
 mod target;
+mod values;
 
 pub use listen::{Address, Listener, Stream};
 pub use owner::{Owner, Parts, Slice, Which};

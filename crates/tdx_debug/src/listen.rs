@@ -6,7 +6,10 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// How long a client may leave what it was sent unread.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// `HOST:PORT`, `:PORT` (loopback) or `unix:PATH`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -174,14 +177,25 @@ impl Stream {
         Ok(self.input.get(self.at - 1).copied())
     }
 
-    /// Waits for the next byte.
-    pub fn wait(&mut self) -> io::Result<u8> {
+    /// Waits for the next byte, and calls `meanwhile` now and then.
+    pub fn wait(&mut self, mut meanwhile: impl FnMut()) -> io::Result<u8> {
         loop {
             if let Some(byte) = self.poll()? {
                 return Ok(byte);
             }
+            meanwhile();
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    /// Turns the client away: GDB shows the words where it knows errors with a text.
+    pub fn refuse(mut self, words: &str) {
+        use gdbstub::conn::Connection;
+        let packet = format!("E.{words}");
+        let sum = packet.bytes().fold(0u8, u8::wrapping_add);
+        self.output = format!("+${packet}#{sum:02x}").into_bytes();
+        // It is gone either way.
+        let _ = self.flush();
     }
 }
 
@@ -195,6 +209,7 @@ impl gdbstub::conn::Connection for Stream {
 
     fn flush(&mut self) -> io::Result<()> {
         let output = std::mem::take(&mut self.output);
+        let begun = Instant::now();
         let mut rest = output.as_slice();
         while !rest.is_empty() {
             let written = match &mut self.wire {
@@ -205,6 +220,9 @@ impl gdbstub::conn::Connection for Stream {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(length) => rest = &rest[length..],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if begun.elapsed() > PATIENCE {
+                        return Err(io::ErrorKind::TimedOut.into());
+                    }
                     std::thread::sleep(Duration::from_millis(1));
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -239,8 +257,8 @@ mod tests {
         let mut client = TcpStream::connect(address).expect("loopback");
         let mut stream = listener.wait().expect("a client");
         client.write_all(b"+").expect("a byte goes out");
-        assert_eq!(stream.wait().expect("a byte comes in"), b'+');
+        assert_eq!(stream.wait(|| {}).expect("a byte comes in"), b'+');
         drop(client);
-        assert!(stream.wait().is_err());
+        assert!(stream.wait(|| {}).is_err());
     }
 }

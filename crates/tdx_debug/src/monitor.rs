@@ -3,7 +3,6 @@
 use std::fmt::Write;
 
 use tdx_abi::metadata::{FieldRow, TD_VMCS, TDR_TDCS, TDVPS};
-use tdx_abi::{HostLeaf, Status};
 use tdx_call::host::tdh_mem_sept_rd;
 use tdx_call::{GpaMapping, SeamcallLp};
 use tdx_host::HostError;
@@ -35,7 +34,7 @@ pub fn answer<O: Owner>(target: &mut TdTarget<'_, O>, command: &str) -> String {
             Ok(count) => exits(target, count),
             Err(_) => format!("{count:?} is no number"),
         },
-        ["explain", value] => explain(value),
+        ["explain", ref value @ ..] if !value.is_empty() => target.owner.explain(&value.join(" ")),
         [] | ["help"] => HELP.to_owned(),
         _ => format!("unknown command {command:?}\n{HELP}"),
     };
@@ -181,30 +180,9 @@ fn exits<O: Owner>(target: &mut TdTarget<'_, O>, count: usize) -> String {
     }
 }
 
-fn explain(value: &str) -> String {
-    let Some(raw) = number(value) else {
-        return format!("{value:?} is no number");
-    };
-    if raw <= u64::from(u16::MAX) {
-        return match HostLeaf(raw as u16).name() {
-            Some(name) => format!("leaf {raw} is {name}"),
-            None => format!("no SEAMCALL leaf has the number {raw}"),
-        };
-    }
-    Status(raw).to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn values_are_explained_or_refused() {
-        assert_eq!(explain("16"), "leaf 16 is TDH.MR.EXTEND");
-        assert!(explain("0x8000020000000092").starts_with("TDX_OPERAND_BUSY"));
-        assert_eq!(explain("60000"), "no SEAMCALL leaf has the number 60000");
-        assert_eq!(explain("x"), "\"x\" is no number");
-    }
 
     #[test]
     fn every_field_of_the_overview_exists() {

@@ -29,7 +29,8 @@ pub enum Slice {
         qualification: u64,
         interruption: u64,
     },
-    /// A vCPU cannot go on, and its state can still be read: triple fault, fatal error. The words for the user.
+    /// A vCPU cannot go on, and its state can still be read: triple fault, fatal error. Whoever runs it again gets
+    /// the same answer.
     Stuck { vcpu: usize, why: String },
     /// The TD powered off.
     Ended { status: u8 },
@@ -47,4 +48,10 @@ pub trait Owner {
     fn slice(&mut self, which: Which) -> Result<Slice, HostError>;
     /// The last exits of a vCPU, newest last, for `monitor exits`.
     fn last_exits(&self, vcpu: usize, count: usize) -> Vec<String>;
+    /// A number or name of the TDX world in words, for `monitor explain`.
+    fn explain(&self, value: &str) -> String;
+    /// Tells the server's side what the protocol has no room for: why a register was refused, why a client was dropped.
+    fn tell(&mut self, words: &str);
+    /// Called again and again while the debugger waits for its client.
+    fn meanwhile(&mut self) {}
 }

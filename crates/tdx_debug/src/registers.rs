@@ -2,69 +2,49 @@
 
 use gdbstub::arch::{Arch, RegId, Registers};
 use std::num::NonZeroUsize;
-use std::sync::OnceLock;
 
-use crate::layout;
+use crate::layout::{Layout, Register};
 
-/// All registers, each as its bytes; `None` where the vCPU does not show it.
-#[derive(Clone, PartialEq, Debug)]
+/// All registers one after the other, in the order of the target's [`Layout`]; `None` where the vCPU does not show a byte.
+#[derive(Clone, PartialEq, Default, Debug)]
 pub struct TdRegisters {
-    pub values: Vec<Option<Vec<u8>>>,
+    pub bytes: Vec<Option<u8>>,
 }
 
-impl Default for TdRegisters {
-    fn default() -> Self {
-        Self {
-            values: layout::registers().map(|_| None).collect(),
-        }
-    }
-}
-
-/// GDB's number of the program counter.
-const PC: usize = 16;
+/// RIP follows sixteen registers of eight bytes.
+const PC: std::ops::Range<usize> = 128..136;
+/// More than all registers of any layout.
+const LONGEST: usize = 1 << 14;
 
 impl Registers for TdRegisters {
     type ProgramCounter = u64;
 
     fn pc(&self) -> u64 {
-        let bytes = self.values.get(PC).and_then(Option::as_ref);
-        bytes
-            .and_then(|b| b.as_slice().try_into().ok())
-            .map_or(0, u64::from_le_bytes)
+        let bytes = self.bytes.get(PC).unwrap_or_default().iter().rev();
+        bytes.fold(0, |pc, byte| pc << 8 | u64::from(byte.unwrap_or(0)))
     }
 
-    fn gdb_serialize(&self, mut write_byte: impl FnMut(Option<u8>)) {
-        for (register, value) in layout::registers().zip(&self.values) {
-            for i in 0..usize::from(register.bits / 8) {
-                write_byte(value.as_ref().and_then(|bytes| bytes.get(i).copied()));
-            }
-        }
+    fn gdb_serialize(&self, write_byte: impl FnMut(Option<u8>)) {
+        self.bytes.iter().copied().for_each(write_byte);
     }
 
     fn gdb_deserialize(&mut self, bytes: &[u8]) -> Result<(), ()> {
-        let mut rest = bytes;
-        for (register, value) in layout::registers().zip(&mut self.values) {
-            let (now, after) = rest
-                .split_at_checked(usize::from(register.bits / 8))
-                .ok_or(())?;
-            *value = Some(now.to_vec());
-            rest = after;
+        if bytes.len() > LONGEST {
+            return Err(());
         }
-        if rest.is_empty() { Ok(()) } else { Err(()) }
+        self.bytes = bytes.iter().copied().map(Some).collect();
+        Ok(())
     }
 }
 
-/// GDB's number of a register.
+/// A register's number.
 #[derive(Clone, Copy, Debug)]
 pub struct TdRegId(pub usize);
 
 impl RegId for TdRegId {
     fn from_raw_id(id: usize) -> Option<(Self, Option<NonZeroUsize>)> {
-        let register = layout::register(id)?;
-        Some((
-            TdRegId(id),
-            NonZeroUsize::new(usize::from(register.bits / 8)),
-        ))
+        // The TD's XFAM decides what the number means.
+        Some((TdRegId(id), None))
     }
 }
 
@@ -77,11 +57,21 @@ impl Arch for TdArch {
     type Registers = TdRegisters;
     type RegId = TdRegId;
     type BreakpointKind = usize;
+}
 
-    fn target_description_xml() -> Option<&'static str> {
-        static XML: OnceLock<String> = OnceLock::new();
-        Some(XML.get_or_init(layout::description))
+/// A register and its bytes.
+type Part<'a> = (&'static Register, &'a [Option<u8>]);
+
+/// The file's bytes register by register; `None` when it is not as long as the layout's registers are.
+pub fn split<'a>(file: &'a TdRegisters, layout: &Layout) -> Option<Vec<Part<'a>>> {
+    let mut rest = file.bytes.as_slice();
+    let mut parts = Vec::new();
+    for register in layout.registers() {
+        let (now, after) = rest.split_at_checked(register.bytes())?;
+        parts.push((register, now));
+        rest = after;
     }
+    rest.is_empty().then_some(parts)
 }
 
 #[cfg(test)]
@@ -90,26 +80,34 @@ mod tests {
 
     #[test]
     fn a_file_goes_over_the_wire_and_back() {
-        let mut file = TdRegisters::default();
-        let length: usize = layout::registers().map(|r| usize::from(r.bits / 8)).sum();
+        let layout = Layout::new(7);
+        let length: usize = layout.registers().map(|r| r.bytes()).sum();
         let bytes: Vec<u8> = (0..length).map(|i| i as u8).collect();
+        let mut file = TdRegisters::default();
         assert_eq!(file.gdb_deserialize(&bytes), Ok(()));
         let mut back = Vec::new();
         file.gdb_serialize(|byte| back.extend(byte));
         assert_eq!(back, bytes);
+        let pc: [u8; 8] = bytes[128..136].try_into().expect("eight bytes");
+        assert_eq!(file.pc(), u64::from_le_bytes(pc));
+        let parts = split(&file, &layout).expect("the right length");
         assert_eq!(
-            file.pc(),
-            u64::from_le_bytes(bytes[128..136].try_into().expect("eight bytes"))
+            parts.iter().position(|(r, _)| r.name == "rip"),
+            Some(PC.start / 8)
         );
     }
 
     #[test]
     fn a_file_of_another_length_is_refused() {
+        let layout = Layout::new(7);
         for length in [0, 1, 100, 5000] {
-            assert_eq!(
-                TdRegisters::default().gdb_deserialize(&vec![0; length]),
-                Err(())
-            );
+            let mut file = TdRegisters::default();
+            assert_eq!(file.gdb_deserialize(&vec![0; length]), Ok(()));
+            assert!(split(&file, &layout).is_none(), "{length}");
         }
+        assert_eq!(
+            TdRegisters::default().gdb_deserialize(&vec![0; LONGEST + 1]),
+            Err(())
+        );
     }
 }

@@ -96,6 +96,11 @@ impl Board {
         self.apics.iter().filter_map(Apic::expiry).min()
     }
 
+    /// When this vCPU's own timer fires next, in TSC ticks.
+    pub fn deadline_of(&self, vcpu: u32) -> Option<u64> {
+        self.apics.get(vcpu as usize).and_then(Apic::expiry)
+    }
+
     /// Lets the devices do what they want guest memory for.
     pub fn serve_dma(&mut self, memory: &dyn SharedMemory) {
         if let Some(firmware) = &mut self.firmware {

@@ -39,10 +39,12 @@ pub enum DirectBootError {
     CommandLine { length: u64, limit: u64 },
     #[error("the command line contains a NUL byte")]
     CommandLineNul,
-    #[error(
-        "kernel, initrd and firmware need memory up to {needed:#x}, and low RAM ends at {end:#x}"
-    )]
+    #[error("kernel and firmware need memory up to {needed:#x}, and low RAM ends at {end:#x}")]
     Memory { needed: u64, end: u64 },
+    #[error(
+        "the initrd has {length} bytes, and {room} are left of the guest's low RAM behind the kernel"
+    )]
+    Initrd { length: u64, room: u64 },
     #[error("the TD HOB does not fit: {0}")]
     Hob(HobListFull),
 }
@@ -96,7 +98,7 @@ impl SetupHeader {
                 .rev()
                 .fold(0, |word, byte| word << 8 | u64::from(*byte))
         };
-        if kernel.len() < 0x1000 || kernel[0x202..0x206] != *b"HdrS" {
+        if kernel.len() < 0x268 || kernel[0x202..0x206] != *b"HdrS" {
             let elf = kernel.starts_with(b"\x7fELF");
             let why = if elf {
                 "it is an ELF file (vmlinux?)"
@@ -129,6 +131,11 @@ impl SetupHeader {
         let length = kernel.len() as u64;
         if length < promised {
             return Err(DirectBootError::Truncated { length, promised });
+        }
+        if header.preferred >= 1 << 32 {
+            return Err(DirectBootError::NoBzImage(
+                "its preferred address is above 4 GiB",
+            ));
         }
         if !header.alignment.is_power_of_two() || !header.preferred.is_multiple_of(header.alignment)
         {
@@ -164,7 +171,6 @@ pub fn plan(payload: Payload<'_>, memory: u64, vcpus: u32) -> Result<DirectBoot,
     let kernel_end = kernel_at + payload.kernel.len() as u64;
     let unpacked = runs_at.saturating_add(header.init_size).max(kernel_end);
     let initrd_at = unpacked.next_multiple_of(LARGE_PAGE);
-    let needed = initrd_at + payload.initrd.len() as u64;
     let ram = ram(memory);
     let end = ram
         .iter()
@@ -172,8 +178,13 @@ pub fn plan(payload: Payload<'_>, memory: u64, vcpus: u32) -> Result<DirectBoot,
         .filter(|end| *end <= 1 << 32)
         .max()
         .unwrap_or(0);
-    if needed > end {
-        return Err(DirectBootError::Memory { needed, end });
+    let room = end.checked_sub(initrd_at).ok_or(DirectBootError::Memory {
+        needed: initrd_at,
+        end,
+    })?;
+    let length = payload.initrd.len() as u64;
+    if length > room {
+        return Err(DirectBootError::Initrd { length, room });
     }
 
     let platform = acpi::Platform {
@@ -377,7 +388,12 @@ mod tests {
             "the kernel is cut off: 6144 bytes, its header promises 6656"
         );
         let large = planned(&kernel, &vec![0; 64 << 20], 64 << 20).expect_err("refused");
-        assert!(matches!(large, DirectBootError::Memory { .. }));
+        assert_eq!(
+            large.to_string(),
+            "the initrd has 67108864 bytes, and 48234496 are left of the guest's low RAM behind the kernel"
+        );
+        let small = planned(&kernel, &[], 16 << 20).expect_err("refused");
+        assert!(matches!(small, DirectBootError::Memory { .. }));
     }
 
     #[test]

@@ -174,6 +174,10 @@ impl<M: HostMemory> Host<M> {
         self.memory.read(from, &mut bytes)?;
         Ok(u64::from_le_bytes(bytes))
     }
+    /// Sets bits of a word that a processor may be changing; its value before.
+    pub(crate) fn set_bits(&self, at: Hpa, bits: u64) -> Result<u64, HostError> {
+        Ok(self.memory.set_bits(at, bits)?)
+    }
     pub(crate) fn write_u64(&self, to: Hpa, value: u64) -> Result<(), HostError> {
         Ok(self.memory.write(to, &value.to_le_bytes())?)
     }

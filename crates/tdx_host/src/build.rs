@@ -80,18 +80,19 @@ impl Td {
         kick: impl Fn() + Send + Sync + 'static,
     ) -> Result<Td, HostError> {
         let params = config.to_params(host.info())?;
-        let shared = SharedEpt::new(host, config.ept_levels())?;
-        let tdr = host.pages().take()?;
-        let hkid = match host.hkids().take() {
-            Ok(hkid) => hkid,
-            Err(none) => {
-                host.pages().give_back(tdr);
-                shared
-                    .into_pages()
-                    .for_each(|page| host.pages().give_back(page));
-                return Err(none);
+        let hkid = host.hkids().take()?;
+        let pages = || {
+            let shared = SharedEpt::new(host, config.ept_levels())?;
+            match host.pages().take() {
+                Ok(tdr) => Ok((tdr, shared)),
+                Err(none) => {
+                    let pages = shared.into_pages();
+                    pages.for_each(|page| host.pages().give_back(page));
+                    Err(none)
+                }
             }
         };
+        let (tdr, shared) = pages().inspect_err(|_| host.hkids().give_back(hkid))?;
         let td = Td {
             config,
             tdr: Tdr(tdr),
@@ -102,11 +103,13 @@ impl Td {
         };
         match td.initialise(host, lps, &params) {
             Ok(()) => Ok(td),
-            Err(failure) => {
-                // What cannot be taken back is lost either way; the first failure is what the caller must see.
-                let _ = td.destroy(host, lps, Vec::new());
-                Err(failure)
-            }
+            Err(failure) => match td.destroy(host, lps, Vec::new()) {
+                Err(HostError::Leaked(mut leak)) => {
+                    leak.after = Some(failure);
+                    Err(HostError::Leaked(leak))
+                }
+                _ => Err(failure),
+            },
         }
     }
 

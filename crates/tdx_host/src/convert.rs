@@ -6,7 +6,7 @@ use tdx_call::host::{
     tdh_mem_page_demote, tdh_mem_page_remove, tdh_mem_range_block, tdh_mem_track,
     tdh_phymem_page_wbinvd,
 };
-use tdx_call::{GpaMapping, HostMemory, SeamcallLp};
+use tdx_call::{CallError, GpaMapping, HostMemory, SeamcallLp};
 use x86_arch::{Gpa, Hpa, PAGE_SIZE};
 
 use crate::pages::LARGE_PAGE;
@@ -16,6 +16,9 @@ use crate::{Host, HostError, Td};
 
 /// How often the host asks again whether every vCPU has left the TD since a TRACK, kicking each time.
 const TRACK_TRIES: u32 = 1_000_000;
+/// How often a leaf that needs the tracking done is tried before TRACK is repeated, and how often that is done.
+const EXIT_TRIES: u32 = 1000;
+const TRACK_ROUNDS: u32 = 1000;
 /// The TDs of this library have no L2 VMs, and so no Secure EPT pages for them.
 const NO_L2: [u64; 3] = [u64::MAX; 3];
 
@@ -53,10 +56,13 @@ impl Td {
             dropped.extend(memory.shared.unmap(host, page, shared_bit)?);
         }
         if !dropped.is_empty() && self.is_finalized() {
-            // The next entry of each vCPU drops its translations, those of the shared half too.
-            if let Err(why) = self.track(lp) {
+            // The next entry of each vCPU drops its translations, those of the shared half too. A second TRACK
+            // succeeds when every vCPU that was inside at the first has left: the module does not look after
+            // shared pages otherwise.
+            if let Err(why) = self.track(lp).and_then(|()| self.track(lp)) {
                 // A vCPU may still reach them.
-                memory.lose(dropped, &why);
+                memory.quarantine.extend(dropped);
+                memory.stats.shared = memory.shared.ram_pages();
                 return Err(why);
             }
         }
@@ -85,20 +91,21 @@ impl Td {
 
     /// TDH.MEM.TRACK, then every vCPU out of the TD.
     pub(crate) fn track<L: SeamcallLp>(&self, lp: &mut L) -> Result<(), HostError> {
-        self.until_all_left(Status::PREVIOUS_TLB_EPOCH_BUSY, || {
+        self.until_all_left(Status::PREVIOUS_TLB_EPOCH_BUSY, TRACK_TRIES, || {
             retry(|| tdh_mem_track(lp, self.tdr))
         })?;
         (self.kick)();
         Ok(())
     }
 
-    /// Repeats `act` while a vCPU that has not left the TD yet makes it fail with `status`.
+    /// Repeats `act` while a vCPU that has not left the TD yet makes it fail with `status`, `tries` times at most.
     fn until_all_left<T>(
         &self,
         status: Status,
+        tries: u32,
         mut act: impl FnMut() -> Result<T, HostError>,
     ) -> Result<T, HostError> {
-        for _ in 0..TRACK_TRIES {
+        for _ in 0..tries {
             match act() {
                 Err(failure) if failure.code() == Some(status) => {
                     (self.kick)();
@@ -109,6 +116,32 @@ impl Td {
         }
         act()
     }
+}
+
+/// A leaf on an entry that must be blocked and tracked, such as PAGE.REMOVE, with what it takes to get there.
+fn on_blocked<L: SeamcallLp>(
+    td: &Td,
+    lp: &mut L,
+    gpa: u64,
+    level: u8,
+    act: impl Fn(&mut L) -> Result<(), CallError>,
+) -> Result<(), HostError> {
+    for _ in 0..TRACK_ROUNDS {
+        let done = td.until_all_left(Status::TLB_TRACKING_NOT_DONE, EXIT_TRIES, || {
+            retry(|| act(lp))
+        });
+        match done.as_ref().map_err(HostError::code) {
+            // The entry was blocked after the last TRACK: a BLOCK that met a held lock and was repeated too late.
+            Err(Some(Status::TLB_TRACKING_NOT_DONE)) => td.track(lp)?,
+            // Somebody took the block back, or a BLOCK went missing.
+            Err(Some(Status::GPA_RANGE_NOT_BLOCKED)) => {
+                block(td, lp, gpa, level)?;
+                td.track(lp)?;
+            }
+            _ => return done,
+        }
+    }
+    retry(|| act(lp))
 }
 
 impl TdMemory {
@@ -144,27 +177,21 @@ impl TdMemory {
             td.track(lp)?;
         }
         for (gpa, page) in pages {
-            td.until_all_left(Status::TLB_TRACKING_NOT_DONE, || {
-                retry(|| tdh_mem_page_remove(lp, mapping(gpa, page.level()), td.tdr))
+            let level = page.level();
+            on_blocked(td, lp, gpa, level, |lp| {
+                tdh_mem_page_remove(lp, mapping(gpa, level), td.tdr).map(|_| ())
             })?;
             self.private.remove(&gpa);
             self.stats.removed += page.bytes() / PAGE_SIZE;
             let freed = flush_private(td, host, lp, page).and_then(|()| free_private(host, page));
             if let Err(why) = freed {
                 let small = (0..page.bytes()).step_by(PAGE_SIZE as usize);
-                self.lose(small.map(|offset| Hpa::new(page.hpa.raw() + offset)), &why);
+                self.quarantine
+                    .extend(small.map(|offset| Hpa::new(page.hpa.raw() + offset)));
                 return Err(why);
             }
         }
         Ok(())
-    }
-
-    /// Notes pages that left the TD but that nobody may use.
-    fn lose(&mut self, pages: impl IntoIterator<Item = Hpa>, why: &HostError) {
-        for page in pages {
-            let lost = self.lost.get_or_insert((0, page, why.clone()));
-            lost.0 += 1;
-        }
     }
 
     /// Breaks a 2 MiB private page up into 4 KiB pages; content and acceptance stay.
@@ -183,15 +210,8 @@ impl TdMemory {
             td.track(lp)?;
         }
         let table = host.pages().take()?;
-        let demoted = td.until_all_left(Status::TLB_TRACKING_NOT_DONE, || {
-            loop {
-                match retry(|| {
-                    tdh_mem_page_demote(lp, mapping(gpa, 1), td.tdr, false, table, NO_L2)
-                }) {
-                    Err(e) if e.code() == Some(Status::INTERRUPTED_RESTARTABLE) => {}
-                    done => return done,
-                }
-            }
+        let demoted = on_blocked(td, lp, gpa, 1, |lp| {
+            tdh_mem_page_demote(lp, mapping(gpa, 1), td.tdr, false, table, NO_L2).map(|_| ())
         });
         if let Err(refused) = demoted {
             host.pages().give_back(table);

@@ -3,7 +3,7 @@
 use core::fmt;
 use tdx_abi::Status;
 use tdx_call::{CallError, Leaf, NoSeam, OutsideMemory};
-use x86_arch::{Gpa, Hpa};
+use x86_arch::{Gpa, Hkid, Hpa};
 
 /// Linux's error classes, by number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,7 +26,10 @@ pub enum Errno {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum HostError {
     /// The SEAMCALL reached no module.
-    NoSeam(NoSeam),
+    NoSeam {
+        leaf: Leaf,
+        why: NoSeam,
+    },
     /// The module refused; RCX and RDX after the call often say where.
     Refused {
         leaf: Leaf,
@@ -73,19 +76,29 @@ pub enum HostError {
     VcpuInUse {
         index: u32,
     },
-    /// Pages that teardown could not give back, the first of them, and the failure that kept them.
-    Leaked {
-        pages: u64,
-        first: Hpa,
-        cause: Box<HostError>,
-    },
+    /// What teardown could not get back, and the failure that kept it.
+    Leaked(Box<Leak>),
+}
+
+/// What stayed with the module.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Leak {
+    /// 4 KiB pages, and one of them.
+    pub pages: u64,
+    pub first: Hpa,
+    /// The key ID, unless the module freed it.
+    pub hkid: Option<Hkid>,
+    /// The call that kept them.
+    pub cause: HostError,
+    /// Why the TD was taken down, where that was a failure itself.
+    pub after: Option<HostError>,
 }
 
 impl HostError {
     /// The class an ioctl would return.
     pub fn errno(&self) -> Errno {
         match self {
-            Self::NoSeam(cause) => match cause {
+            Self::NoSeam { why, .. } => match why {
                 NoSeam::VmFailInvalid => Errno::NoDevice,
                 NoSeam::GeneralProtection => Errno::NotSupported,
                 NoSeam::InvalidOpcode => Errno::Access,
@@ -113,7 +126,7 @@ impl HostError {
             Self::AlreadyMapped(_) => Errno::Exists,
             Self::NotMapped(_) => Errno::Fault,
             Self::VcpuInUse { .. } => Errno::Busy,
-            Self::Leaked { .. } | Self::TdmrStuck(_) => Errno::Io,
+            Self::Leaked(_) | Self::TdmrStuck(_) => Errno::Io,
         }
     }
 
@@ -121,7 +134,7 @@ impl HostError {
     pub fn raw(&self) -> Option<u64> {
         match self {
             Self::Refused { status, .. } => Some(status.raw()),
-            Self::Leaked { cause, .. } => cause.raw(),
+            Self::Leaked(leak) => leak.cause.raw(),
             _ => None,
         }
     }
@@ -138,7 +151,7 @@ impl HostError {
 impl fmt::Display for HostError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoSeam(cause) => cause.fmt(f),
+            Self::NoSeam { leaf, why } => write!(f, "{leaf}: {why}"),
             Self::Refused {
                 leaf,
                 status,
@@ -174,19 +187,34 @@ impl fmt::Display for HostError {
             Self::NotMapped(gpa) => write!(f, "GPA {gpa} is not mapped"),
             Self::WrongStage { wanted } => write!(f, "the TD is not {wanted}"),
             Self::VcpuInUse { index } => write!(f, "vCPU {index} is still in use"),
-            Self::Leaked {
-                pages,
-                first,
-                cause,
-            } => write!(f, "{pages} pages are lost from {first} on: {cause}"),
+            Self::Leaked(leak) => leak.fmt(f),
         }
+    }
+}
+
+impl fmt::Display for Leak {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Leak {
+            pages,
+            first,
+            cause,
+            ..
+        } = self;
+        if let Some(after) = &self.after {
+            write!(f, "{after}; then ")?;
+        }
+        write!(f, "{pages} pages are lost from {first} on")?;
+        if let Some(hkid) = self.hkid {
+            write!(f, ", and key ID {hkid}")?;
+        }
+        write!(f, ": {cause}")
     }
 }
 
 impl std::error::Error for HostError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Leaked { cause, .. } => Some(&**cause),
+            Self::Leaked(leak) => Some(&leak.cause),
             _ => None,
         }
     }
@@ -195,7 +223,7 @@ impl std::error::Error for HostError {
 impl From<CallError> for HostError {
     fn from(failure: CallError) -> Self {
         match failure {
-            CallError::NoSeam(cause) => Self::NoSeam(cause),
+            CallError::NoSeam { leaf, why } => Self::NoSeam { leaf, why },
             CallError::Refused(refused) => Self::Refused {
                 leaf: refused.leaf,
                 status: refused.status,

@@ -15,6 +15,8 @@ use crate::{Host, HostError, Td};
 pub enum Faulted {
     /// The page is there now: enter again.
     Served,
+    /// The page was there already, as when another vCPU was faster: enter again, but not for ever.
+    Present,
     /// The caller must decide.
     Fault(MemoryFault),
 }
@@ -30,6 +32,8 @@ pub enum MemoryFault {
     NotAccepted { gpa: Gpa },
     /// A shared access outside RAM that cannot become a #VE, such as an instruction fetch.
     Device { gpa: Gpa },
+    /// The access faults again and again although the host gave the TD this page.
+    Stuck { gpa: Gpa },
 }
 
 impl std::fmt::Display for MemoryFault {
@@ -42,6 +46,7 @@ impl std::fmt::Display for MemoryFault {
             Self::WrongHalf { gpa, .. } => write!(f, "private access to shared memory at {gpa}"),
             Self::NoMemory { gpa } => write!(f, "access outside memory at {gpa}"),
             Self::NotAccepted { gpa } => write!(f, "access before accepting at {gpa}"),
+            Self::Stuck { gpa } => write!(f, "endless faults on the page that was given at {gpa}"),
             Self::Device { gpa } => write!(f, "instruction fetch from a device at {gpa}"),
         }
     }
@@ -134,8 +139,7 @@ impl TdMemory {
                 self.demote(td, host, lp, gpa)?;
                 return Ok(Faulted::Served);
             }
-            // Another vCPU was faster.
-            Some(_) => return Ok(Faulted::Served),
+            Some(_) => return Ok(Faulted::Present),
             None => {}
         }
         if accept_level == Some(1) && self.fits_large(page) {

@@ -8,12 +8,15 @@ use tdx_abi::{HostLeaf, Status};
 use tdx_call::{HostMemory, Leaf, SeamcallLp};
 use x86_arch::{ExitReason, Gpa};
 
+use crate::exit_log::{ExitLog, LoggedExit};
 use crate::fault::{Faulted, MemoryFault};
 use crate::tdvmcall::{self, Answer, FatalError, MapGpa, Request, Services, SubFunction, status};
 use crate::{GuestMemory, Host, HostError, Td, Vcpu};
 
 /// How often an entry that met a held lock is tried again before it is an error.
 const BUSY_TRIES: u32 = 1_000_000;
+/// How many faults in a row may turn out to be on pages that are there, before the vCPU is taken to be stuck.
+const PRESENT_FAULTS: u32 = 10_000;
 /// The largest GetQuote buffer that is served, as Linux guests use (128 KiB), with room to grow.
 const MAX_QUOTE: u64 = 1 << 20;
 
@@ -53,6 +56,8 @@ pub struct RunStats {
     pub exits: BTreeMap<u16, u64>,
     /// TDVMCALLs by sub-function; 0 stands for the hypervisor's own hypercalls.
     pub tdvmcalls: BTreeMap<u64, u64>,
+    /// The last exits one by one, while somebody wants to know.
+    pub log: Option<ExitLog>,
 }
 
 /// What is needed to run vCPUs of one TD on one processor.
@@ -77,8 +82,19 @@ impl<M: HostMemory, L: SeamcallLp, S: Services + ?Sized> Run<'_, M, L, S> {
         }
         loop {
             let words = self.enter(vcpu)?;
+            if let Some(log) = &mut self.stats.log {
+                log.push(LoggedExit {
+                    vcpu: vcpu.index(),
+                    words,
+                    function: (words.kind() == ExitKind::Tdvmcall)
+                        .then(|| tdvmcall::sub_function(&vcpu.gprs, words.rcx as u32)),
+                });
+            }
             let stop = match words.kind() {
-                ExitKind::Tdvmcall => self.tdvmcall(vcpu, words)?,
+                ExitKind::Tdvmcall => {
+                    vcpu.present_faults = 0;
+                    self.tdvmcall(vcpu, words)?
+                }
                 _ => self.asynchronous(vcpu, words)?,
             };
             if let Some(stop) = stop {
@@ -161,7 +177,15 @@ impl<M: HostMemory, L: SeamcallLp, S: Services + ?Sized> Run<'_, M, L, S> {
     ) -> Result<Option<Stop>, HostError> {
         let gpa = Gpa::new(words.r8);
         let fault = match self.td.ept_violation(self.host, self.lp, gpa, words.rdx)? {
-            Faulted::Served => return Ok(None),
+            Faulted::Served => {
+                vcpu.present_faults = 0;
+                return Ok(None);
+            }
+            Faulted::Present if vcpu.present_faults < PRESENT_FAULTS => {
+                vcpu.present_faults += 1;
+                return Ok(None);
+            }
+            Faulted::Present => MemoryFault::Stuck { gpa: gpa.page() },
             Faulted::Fault(fault) => fault,
         };
         if let MemoryFault::WrongHalf { gpa, to_shared } = fault
@@ -297,6 +321,17 @@ impl<M: HostMemory, L: SeamcallLp, S: Services + ?Sized> Run<'_, M, L, S> {
 }
 
 impl RunStats {
+    /// Counts what another vCPU did, too.
+    pub fn add(&mut self, other: &RunStats) {
+        self.entries += other.entries;
+        for (&reason, count) in &other.exits {
+            *self.exits.entry(reason).or_default() += count;
+        }
+        for (&function, count) in &other.tdvmcalls {
+            *self.tdvmcalls.entry(function).or_default() += count;
+        }
+    }
+
     /// TDVMCALLs by name, for people.
     pub fn named_tdvmcalls(&self) -> impl Iterator<Item = (SubFunction, u64)> {
         self.tdvmcalls.iter().map(|(&f, &n)| (SubFunction(f), n))

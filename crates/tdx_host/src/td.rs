@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use tdx_call::host::{tdh_mem_sept_add, tdh_mng_rd};
-use tdx_call::{FieldId, GpaMapping, HostMemory, SeamcallLp, Tdr};
+use tdx_call::{FieldId, GpaMapping, HostMemory, SeamcallLp, Tdr, Tdvpr};
 use x86_arch::{Gpa, Hkid, Hpa, PAGE_SIZE};
 
 use crate::field;
@@ -46,6 +46,8 @@ pub(crate) struct TdMemory {
     /// vCPUs that the module initialised, and those of them that the caller has.
     pub vcpus_initialised: u16,
     pub vcpus: u16,
+    /// vCPUs that the module initialised and the caller never got, and the processor that each is on.
+    pub stranded: Vec<(Tdvpr, usize)>,
     /// Secure EPT pages by the level of the entry that points to them and the GPA they begin at.
     pub sept: BTreeMap<(u8, u64), Hpa>,
     pub private: BTreeMap<u64, PrivatePage>,
@@ -54,8 +56,8 @@ pub(crate) struct TdMemory {
     pub shared: SharedEpt,
     /// Posted-interrupt descriptors.
     pub descriptors: Vec<Hpa>,
-    /// Pages that left the TD but could not be flushed or tracked, so that nobody may use them: how many, the first, and why.
-    pub lost: Option<(u64, Hpa, HostError)>,
+    /// Pages that left the TD but could not be flushed or tracked: nobody may use them before the TD is gone.
+    pub quarantine: Vec<Hpa>,
     pub stats: TdStats,
 }
 
@@ -186,12 +188,13 @@ impl TdMemory {
             control: Vec::new(),
             vcpus_initialised: 0,
             vcpus: 0,
+            stranded: Vec::new(),
             sept: BTreeMap::new(),
             private: BTreeMap::new(),
             shared_gpas: Ranges::default(),
             shared,
             descriptors: Vec::new(),
-            lost: None,
+            quarantine: Vec::new(),
             stats: TdStats::default(),
         }
     }
@@ -217,6 +220,7 @@ impl TdMemory {
             + private
             + self.shared.pages_held()
             + self.descriptors.len() as u64
+            + self.quarantine.len() as u64
     }
 
     /// Adds the Secure EPT pages that a leaf at `level` for `gpa` needs, from the root down.

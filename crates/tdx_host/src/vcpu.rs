@@ -1,10 +1,11 @@
 //! A virtual processor: its pages, its register file, and what its last exit left to do.
 
 use coco_regs::{ExitWords, GprFile, XmmFile};
+use tdx_abi::HostLeaf;
 use tdx_call::host::{
     tdh_vp_addcx, tdh_vp_create, tdh_vp_init, tdh_vp_init_apic, tdh_vp_rd, tdh_vp_wr,
 };
-use tdx_call::{FieldId, HostMemory, LastExit, SeamcallLp, Tdvpr, TdvprAndFlags, VpEntry};
+use tdx_call::{FieldId, HostMemory, LastExit, Leaf, SeamcallLp, Tdvpr, TdvprAndFlags, VpEntry};
 use x86_arch::Hpa;
 
 use crate::field::vp;
@@ -28,6 +29,8 @@ pub struct Vcpu {
     pub(crate) last: LastExit,
     /// The processor whose caches may hold this vCPU's state.
     lp: Option<usize>,
+    /// EPT violations in a row on pages that were there.
+    pub(crate) present_faults: u32,
 }
 
 impl Td {
@@ -59,10 +62,10 @@ impl Td {
         })?;
         self.lock().vcpus_initialised += 1;
         let prepared = self.prepare(host, lp, tdvpr, index, on);
-        match prepared {
+        match &prepared {
             Ok(_) => self.lock().vcpus += 1,
-            // It is on this processor now, and the TD could not end before it has left.
-            Err(_) => flush(tdvpr, lp)?,
+            // It is on this processor now, and the TD cannot end before it has left.
+            Err(_) => self.lock().stranded.push((tdvpr, on)),
         }
         prepared
     }
@@ -90,6 +93,7 @@ impl Td {
             xmms: XmmFile::default(),
             last: LastExit::default(),
             lp: Some(on),
+            present_faults: 0,
         };
         vcpu.write_field(lp, vp::SHARED_EPTP, root.raw(), u64::MAX)?;
         vcpu.write_field(lp, vp::POSTED_VECTOR, POSTED_VECTOR.into(), 0xFFFF)?;
@@ -132,7 +136,10 @@ impl Vcpu {
         let entered = lp.vp_enter(&mut entry);
         self.last = entry.last();
         let words = entry.words();
-        entered.map(|_| words).map_err(HostError::NoSeam)
+        let leaf = Leaf::Host(HostLeaf::VP_ENTER);
+        entered
+            .map(|_| words)
+            .map_err(|why| HostError::NoSeam { leaf, why })
     }
 
     /// TDH.VP.FLUSH on the processor it ran on, so that another one may run it.
@@ -201,13 +208,11 @@ impl Vcpu {
     }
 }
 
-/// Sets the PIR bit of `vector` and the ON bit of the descriptor at `at`.
+/// Sets the PIR bit of `vector` and the ON bit of the descriptor at `at`, each in one atomic step: the vCPU may be
+/// running, and others may be posting.
 pub fn post<M: HostMemory>(host: &Host<M>, at: Hpa, vector: u8) -> Result<bool, HostError> {
     let word = Hpa::new(at.raw() + u64::from(vector / 64) * 8);
-    let pir = host.read_u64(word)?;
-    host.write_u64(word, pir | 1 << (vector % 64))?;
-    let control_at = Hpa::new(at.raw() + DESCRIPTOR_CONTROL);
-    let control = host.read_u64(control_at)?;
-    host.write_u64(control_at, control | 1)?;
+    host.set_bits(word, 1 << (vector % 64))?;
+    let control = host.set_bits(Hpa::new(at.raw() + DESCRIPTOR_CONTROL), 1)?;
     Ok(control & 1 == 0)
 }

@@ -194,9 +194,8 @@ impl Machine {
         match self.config.clock {
             Clock::Virtual => self.ticks.load(SeqCst),
             Clock::Host => {
-                let ticks = self.started.elapsed().as_nanos() * u128::from(self.config.tsc_hz)
-                    / 1_000_000_000;
-                (ticks as u64).wrapping_add(self.ticks.load(SeqCst))
+                let ticks = self.started.elapsed().as_nanos() * u128::from(self.config.tsc_hz);
+                (ticks / 1_000_000_000) as u64
             }
         }
     }
@@ -204,9 +203,11 @@ impl Machine {
     pub fn is_virtual_time(&self) -> bool {
         matches!(self.config.clock, Clock::Virtual)
     }
-    /// Moves the TSC by work done, or by a wait that is skipped.
+    /// Moves virtual time by work done, or by a wait that is skipped. The host's clock moves by itself.
     pub fn advance(&self, ticks: u64) {
-        self.ticks.fetch_add(ticks, SeqCst);
+        if self.is_virtual_time() {
+            self.ticks.fetch_add(ticks, SeqCst);
+        }
     }
 
     /// RDRAND or RDSEED. Every processor has its own sequence, so that the order of calls does not matter.
@@ -253,6 +254,10 @@ impl Machine {
     /// An external interrupt for the processor.
     pub fn interrupt(&self, lp: u32, vector: u8) {
         self.lp(lp).vectors[vector as usize / 64].fetch_or(1 << (vector % 64), SeqCst);
+    }
+    /// Takes back an interrupt that the processor has not taken yet.
+    pub fn retract_interrupt(&self, lp: u32, vector: u8) {
+        self.lp(lp).vectors[vector as usize / 64].fetch_and(!(1 << (vector % 64)), SeqCst);
     }
     /// Programs the processor's timer: from this TSC value on, [`TIMER_VECTOR`] waits for it, once.
     pub fn arm_timer(&self, lp: u32, tsc: u64) {

@@ -239,6 +239,16 @@ impl Memory {
         self.revoked.load(SeqCst)
     }
 
+    /// The page's memory goes bad: whoever reads it takes a machine check, until direct stores replace its lines.
+    pub fn poison_page(&self, page: Hpa) {
+        let number = page.raw() / PAGE as u64;
+        if let Some(page) = self.ram.page(number) {
+            let _guard = self.stripe(number);
+            page.state().dirty.store(0, Relaxed);
+            self.set_keys(number, &page, 0, LINES, POISON);
+        }
+    }
+
     fn stripe(&self, number: u64) -> MutexGuard<'_, ()> {
         lock(&self.stripes[number as usize % STRIPES])
     }

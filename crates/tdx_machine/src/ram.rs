@@ -11,7 +11,7 @@ use std::sync::atomic::{
 };
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use x86_arch::{Hpa, RamPage};
+use x86_arch::{HostPage, Hpa, RamPage};
 
 pub(crate) const PAGE: usize = 4096;
 /// Bytes that are mapped at once; what is kept beside them is 6 KiB.
@@ -382,6 +382,15 @@ impl RamPage for Page {
     }
     fn watch_code(&self) {
         self.state().watched.store(true, Relaxed);
+    }
+    fn is_watched(&self) -> bool {
+        self.state().watched.load(Relaxed)
+    }
+    fn host(&self) -> Option<HostPage> {
+        Some(HostPage {
+            bytes: self.bytes,
+            code_version: NonNull::from(&self.state().code_version),
+        })
     }
 }
 

@@ -67,6 +67,19 @@ fn a_host_write_is_the_tds_machine_check_until_a_direct_store_heals_the_line() {
 }
 
 #[test]
+fn a_bad_page_is_everybodys_machine_check_until_direct_stores_replace_it() {
+    let memory = with_private_page();
+    memory.poison_page(Hpa::new(PAGE));
+    for (offset, hkid) in [(0, TD), (8, HOST), (4088, OTHER_TD)] {
+        let line = offset & !63;
+        let bad = Err(MachineCheck(Hpa::new(PAGE + line)));
+        assert_eq!(read(&memory, offset, hkid), bad);
+    }
+    memory.write_direct(at(0, HOST), &[7; 4096]);
+    assert_eq!(read(&memory, 4088, HOST), Ok(0x0707_0707_0707_0707));
+}
+
+#[test]
 fn another_tds_key_is_a_machine_check() {
     let memory = with_private_page();
     assert_eq!(

@@ -19,6 +19,7 @@ pub mod cpuid;
 pub mod event;
 mod fingerprint;
 pub mod guest;
+pub mod in_use;
 mod key;
 pub mod kot;
 pub mod leaf;
@@ -53,7 +54,7 @@ pub mod testing;
 
 pub use machine::{
     CachedTranslation, CpuidValue, HostEvent, KeyError, LpId, Machine, MachineCheck, PackageId,
-    PendingEvents, PlatformInfo, xsave_size,
+    PendingEvents, PlatformInfo,
 };
 pub use module::Module;
 pub use profile::Profile;

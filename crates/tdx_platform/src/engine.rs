@@ -1,6 +1,7 @@
 //! Guests that the CPU engine runs: one engine for each processor, on the machine's memory and clock.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tdx_machine::{Machine, Page};
 use tdx_module::{CachedTranslation, LpId};
@@ -16,12 +17,20 @@ use crate::machine::PlatformMachine;
 /// The longest stay in a guest, in ticks, when no timer is armed; the engine goes on right after it.
 const LONGEST: u64 = 1 << 24;
 
+/// The same on the host's clock, where a guest that only spins gives its thread's time away in between.
+const REALTIME: u64 = 1 << 16;
+/// After so many stays that were mostly spent waiting (PAUSE) in a row, the thread sleeps instead of yielding.
+const SPINS: u32 = 16;
+const NAP: Duration = Duration::from_micros(50);
+
 /// One processor's engine, and the state of memory that its cached pages belong to.
 struct Processor {
     engine: Engine<Page>,
     revoked: u64,
     /// Instructions completed on this processor.
     retired: u64,
+    /// Why the #VE was raised that the guest had not asked about when it took a triple fault.
+    unread_ve: Option<ExitReason>,
 }
 
 /// The engines of a platform, by processor.
@@ -37,6 +46,7 @@ impl Engines {
             engine: Engine::with(kind),
             revoked: 0,
             retired: 0,
+            unread_ve: None,
         };
         Engines {
             kind,
@@ -98,6 +108,13 @@ impl Engines {
         cached.collect()
     }
 
+    /// The exit reason of a #VE whose delivery a triple fault ended, on any processor.
+    ///
+    /// A kernel without TDX guest support dies so: at its first #VE, for which it has no handler. No host sees this.
+    pub fn unread_ve(&self) -> Option<ExitReason> {
+        (0..self.processors.len() as u32).find_map(|lp| self.processor(LpId(lp)).unread_ve)
+    }
+
     /// Runs the vCPU until a VM exit.
     pub(crate) fn run(
         &self,
@@ -109,6 +126,11 @@ impl Engines {
         let mut processor = self.processor(lp);
         let processor = &mut *processor;
         let hardware = &*machine.hardware;
+        let longest = match hardware.is_virtual_time() {
+            true => LONGEST,
+            false => REALTIME,
+        };
+        let mut spins = 0;
         loop {
             let revoked = hardware.memory.revoked();
             if processor.revoked != revoked {
@@ -118,8 +140,8 @@ impl Engines {
             }
             let budget = hardware
                 .ticks_to_timer(lp.0)
-                .unwrap_or(LONGEST)
-                .clamp(1, LONGEST);
+                .unwrap_or(longest)
+                .clamp(1, longest);
             let start = hardware.time();
             let mut bridge = Bridge {
                 machine,
@@ -135,10 +157,23 @@ impl Engines {
             processor.retired += ran.retired;
             match ran.stop {
                 Stop::Exit => {
+                    let ve = &vcpu.ve_info;
+                    if vcpu.exit.basic_reason() == ExitReason::TRIPLE_FAULT && ve.valid != 0 {
+                        processor.unread_ve = Some(ExitReason(ve.exit_reason as u16));
+                    }
                     acknowledge(hardware, lp, vcpu);
                     return;
                 }
-                Stop::Budget => {}
+                Stop::Budget if hardware.is_virtual_time() => {}
+                Stop::Budget => {
+                    let waited = ran.ticks.saturating_sub(ran.retired);
+                    spins = if waited > ran.ticks / 2 { spins + 1 } else { 0 };
+                    match spins {
+                        0 => {}
+                        1..SPINS => std::thread::yield_now(),
+                        _ => std::thread::sleep(NAP),
+                    }
+                }
                 // HLT exits in a TD; should a guest sleep all the same, its time passes until an event comes.
                 Stop::Halted => hardware.advance(budget),
                 Stop::Difference => {

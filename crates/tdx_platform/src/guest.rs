@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use tdx_module::LpId;
-use x86_arch::SecondLevel;
 use x86_arch::vmx::Vcpu;
+use x86_arch::{ExitReason, SecondLevel};
 use x86_engine::EngineKind;
 
 use crate::engine::Engines;
@@ -53,6 +53,14 @@ impl Guests {
         match self {
             Guests::Scripted(_) | Guests::Stepped(_) => 0,
             Guests::Engine(engines) => engines.retired(),
+        }
+    }
+
+    /// Why the #VE was raised that a triple fault ended, if one did ([`Engines::unread_ve`]).
+    pub fn unread_ve(&self) -> Option<ExitReason> {
+        match self {
+            Guests::Scripted(_) | Guests::Stepped(_) => None,
+            Guests::Engine(engines) => engines.unread_ve(),
         }
     }
 

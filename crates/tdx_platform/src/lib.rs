@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod attach;
+mod disturb;
 mod engine;
 mod guest;
 mod lp;
@@ -16,7 +17,7 @@ mod tlb;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-pub use attach::{Attachments, Observer, SharedMemory};
+pub use attach::{Attachments, GuestView, Observer, SharedMemory};
 pub use engine::Engines;
 pub use guest::Guests;
 pub use lp::{PlatformLp, PlatformMemory};
@@ -168,6 +169,10 @@ impl Platform {
     /// was found on took a triple fault.
     pub fn difference(&self) -> Option<String> {
         self.module.machine().guests.difference()
+    }
+    /// Why the #VE was raised whose delivery ended in a triple fault, if one did.
+    pub fn unread_ve(&self) -> Option<x86_arch::ExitReason> {
+        self.module.machine().guests.unread_ve()
     }
     pub fn module(&self) -> &Module<PlatformMachine> {
         &self.module

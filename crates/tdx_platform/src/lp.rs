@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use coco_regs::{GprFile, XmmFile};
 use tdx_call::{HostMemory, NoSeam, OutsideMemory, SoftwareSeam};
 use tdx_module::LpId;
-use x86_arch::{Hkid, Hpa, KeyedHpa};
+use x86_arch::{Hkid, Hpa, KeyedHpa, RamPage};
 
 use crate::Platform;
 
@@ -32,7 +32,7 @@ impl SoftwareSeam for PlatformLp {
     fn seamcall(&mut self, gprs: &mut GprFile, xmms: &mut XmmFile) -> Result<(), NoSeam> {
         let observer = self.platform.module.machine().observer();
         if let Some(observer) = observer {
-            observer.called(self.lp.0, gprs, xmms, self.platform.hardware().time());
+            observer.called(self.lp.0, gprs, xmms);
         }
         let done = self.platform.module.seamcall(self.lp, gprs, xmms);
         if let Some(observer) = observer {
@@ -76,12 +76,31 @@ impl HostMemory for PlatformMemory {
     }
     fn write(&self, to: Hpa, from: &[u8]) -> Result<(), OutsideMemory> {
         let to = self.inside(to, from.len())?;
-        let done = self.platform.module.machine().store(to, from);
+        let machine = self.platform.module.machine();
+        if let Some(observer) = machine.observer() {
+            observer.host_wrote(to.hpa, from);
+        }
+        let done = machine.store(to, from);
         done.map_err(|e| OutsideMemory(e.0))
+    }
+    fn set_bits(&self, at: Hpa, bits: u64) -> Result<u64, OutsideMemory> {
+        let word = self.inside(at, 8)?;
+        let whole = KeyedHpa::new(word.hpa.page(), word.hkid);
+        let page = self.platform.hardware().memory.page(whole);
+        let page = page.filter(|_| at.is_aligned(8)).ok_or(OutsideMemory(at))?;
+        let offset = at.page_offset();
+        let mut old = page.load_u64(offset);
+        while let Err(now) = page.compare_exchange(offset, 8, old, old | bits) {
+            old = now;
+        }
+        Ok(old)
     }
     fn clear_page(&self, page: Hpa) -> Result<(), OutsideMemory> {
         let page = self.inside(page.page(), 4096)?;
         let machine = self.platform.module.machine();
+        if let Some(observer) = machine.observer() {
+            observer.host_wrote(page.hpa, &[0; 4096]);
+        }
         machine.store_direct(page, &[0; 4096]);
         Ok(())
     }

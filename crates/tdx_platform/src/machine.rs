@@ -1,6 +1,7 @@
 //! The simulated machine as the module's [`Machine`], with the guests that run on its processors.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tdx_module::{
@@ -8,9 +9,9 @@ use tdx_module::{
     PendingEvents, PlatformInfo,
 };
 use x86_arch::vmx::Vcpu;
-use x86_arch::{ExitReason, Hkid, Hpa, KeyedHpa, SecondLevel, VmExit};
+use x86_arch::{Access, ExitReason, Gpa, Hkid, Hpa, KeyedHpa, SecondLevel, VmExit};
 
-use crate::attach::{Attachments, Observer, SharedMemory};
+use crate::attach::{Attachments, GuestView, Observer, SharedMemory};
 use crate::guest::Guests;
 use crate::tlb::Tlb;
 
@@ -21,6 +22,8 @@ pub struct PlatformMachine {
     /// Cached translations, by processor.
     tlbs: Vec<Mutex<Tlb>>,
     attachments: Attachments,
+    /// Processors that keep the translations they are told to drop, one bit each.
+    pub(crate) deaf: AtomicU64,
 }
 
 impl PlatformMachine {
@@ -39,6 +42,7 @@ impl PlatformMachine {
             hardware,
             guests,
             tlbs,
+            deaf: AtomicU64::new(0),
             attachments,
         }
     }
@@ -143,11 +147,7 @@ impl Machine for PlatformMachine {
         PackageId(self.hardware.package(lp.0))
     }
     fn read(&self, from: KeyedHpa, to: &mut [u8]) -> Result<(), MachineCheck> {
-        self.load(from, to).map_err(|e| MachineCheck(e.0))?;
-        if let Some(observer) = self.observer() {
-            observer.module_read(from, to);
-        }
-        Ok(())
+        self.load(from, to).map_err(|e| MachineCheck(e.0))
     }
     fn write(&self, to: KeyedHpa, from: &[u8]) -> Result<(), MachineCheck> {
         self.store(to, from).map_err(|e| MachineCheck(e.0))?;
@@ -207,6 +207,9 @@ impl Machine for PlatformMachine {
         }
     }
     fn invalidate_translations(&self, lp: LpId, vpids: &[u16]) {
+        if self.deaf.load(SeqCst) >> (lp.0 % 64) & 1 != 0 {
+            return;
+        }
         self.tlb(lp).invalidate(vpids);
         self.guests.invalidate(lp, vpids);
     }
@@ -225,7 +228,26 @@ impl Machine for PlatformMachine {
         }
         self.guests.run(self, lp, vcpu, second_level);
         if let Some(observer) = self.observer() {
-            observer.exited(lp.0, vcpu);
+            let view = View {
+                machine: self,
+                second_level,
+            };
+            observer.exited(lp.0, vcpu, &view);
         }
+    }
+}
+
+/// What a guest's second level shows of memory, without touching a TLB.
+struct View<'a> {
+    machine: &'a PlatformMachine,
+    second_level: &'a dyn SecondLevel,
+}
+
+impl GuestView for View<'_> {
+    fn read(&self, from: Gpa, to: &mut [u8]) -> Option<Hpa> {
+        let page = self.second_level.translate(from, Access::Read).ok()?.page;
+        let hpa = page.hpa.checked_add(from.page_offset() as u64)?;
+        let done = self.machine.load(KeyedHpa::new(hpa, page.hkid), to);
+        done.ok().map(|()| hpa)
     }
 }

@@ -18,5 +18,5 @@ pub use addr::{Gpa, Hkid, Hpa, KeyedHpa, PAGE_SIZE};
 pub use exit::{ExitReason, VmExit};
 pub use gpr::Gpr;
 pub use qualification::{InterruptionInfo, Qualification};
-pub use ram::RamPage;
+pub use ram::{HostPage, RamPage};
 pub use second_level::{Access, EptFault, EptPermissions, SecondLevel, SecondLevelMapping};

@@ -1,5 +1,8 @@
 //! One 4 KiB page of RAM as processors share it.
 
+use core::ptr::NonNull;
+use core::sync::atomic::AtomicU32;
+
 /// A handle on a page of guest memory that several processors read and write at once.
 ///
 /// Offsets are in bytes and an access never leaves the page; `load`/`store` are little-endian, of any
@@ -34,4 +37,20 @@ pub trait RamPage: Clone {
     fn code_version(&self) -> u32;
     /// Marks the page as holding decoded code, so that writes bump [`RamPage::code_version`].
     fn watch_code(&self);
+    /// Whether [`RamPage::watch_code`] marked the page.
+    fn is_watched(&self) -> bool;
+    /// Where the page lies in the host's memory, as long as a handle exists; `None` when it lies nowhere as it is.
+    fn host(&self) -> Option<HostPage> {
+        None
+    }
+}
+
+/// Addresses for machine code that accesses a page directly. Such code must leave writes to watched pages to
+/// [`RamPage`], which counts them.
+#[derive(Clone, Copy, Debug)]
+pub struct HostPage {
+    /// The 4096 bytes, aligned to 64.
+    pub bytes: NonNull<u8>,
+    /// What [`RamPage::code_version`] returns.
+    pub code_version: NonNull<AtomicU32>,
 }

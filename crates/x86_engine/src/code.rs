@@ -3,6 +3,7 @@
 use crate::cpu::Mode;
 use crate::lower::lower;
 use crate::op::{BRANCH, Op, SOLO};
+use crate::translate::Translations;
 use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction};
 use std::collections::HashMap;
 use x86_arch::{KeyedHpa, RamPage};
@@ -16,6 +17,8 @@ const PAGES: usize = 16384;
 pub struct Block {
     pub first: u32,
     pub count: u32,
+    /// Its number in the page.
+    pub(crate) number: u16,
 }
 
 pub struct CodePage<P: RamPage + 'static> {
@@ -25,7 +28,10 @@ pub struct CodePage<P: RamPage + 'static> {
     /// Block number + 1 of each page offset where a block starts.
     starts: Box<[u16; 4096]>,
     blocks: Vec<Block>,
+    /// Executions of each block, as long as they matter.
+    runs: Vec<u16>,
     pub ops: Vec<Op<P>>,
+    pub(crate) translations: Translations,
 }
 
 /// Decodes one instruction whose bytes begin at page offset `offset`.
@@ -46,8 +52,22 @@ impl<P: RamPage + 'static> CodePage<P> {
             mode,
             starts: Box::new([0; 4096]),
             blocks: Vec::new(),
+            runs: Vec::new(),
             ops: Vec::new(),
+            translations: Translations::default(),
         }
+    }
+
+    /// Counts an execution of a block.
+    pub(crate) fn count_run(&mut self, number: u16) -> u16 {
+        let runs = &mut self.runs[usize::from(number)];
+        *runs = runs.saturating_add(1);
+        *runs
+    }
+
+    /// Block number + 1 by page offset, and the translations.
+    pub(crate) fn parts(&mut self) -> (&[u16; 4096], &mut Translations) {
+        (&self.starts, &mut self.translations)
     }
 
     /// The block at a page offset; `None` when the first instruction does not end in this page.
@@ -69,7 +89,9 @@ impl<P: RamPage + 'static> CodePage<P> {
         self.version = self.ram.code_version();
         self.starts.fill(0);
         self.blocks.clear();
+        self.runs.clear();
         self.ops.clear();
+        self.translations.clear();
     }
 
     #[cold]
@@ -103,8 +125,10 @@ impl<P: RamPage + 'static> CodePage<P> {
         let block = Block {
             first: first as u32,
             count: count as u32,
+            number: self.blocks.len() as u16,
         };
         self.blocks.push(block);
+        self.runs.push(0);
         self.starts[offset] = self.blocks.len() as u16;
         Some(block)
     }
@@ -115,6 +139,8 @@ pub struct CodeCache<P: RamPage + 'static> {
     index: HashMap<(KeyedHpa, Mode), usize>,
     /// Changes when page numbers lose their meaning.
     pub epoch: u64,
+    /// A page was added since this was last cleared.
+    pub(crate) added: bool,
 }
 
 impl<P: RamPage + 'static> Default for CodeCache<P> {
@@ -123,6 +149,7 @@ impl<P: RamPage + 'static> Default for CodeCache<P> {
             pages: Vec::new(),
             index: HashMap::new(),
             epoch: 0,
+            added: false,
         }
     }
 }
@@ -143,6 +170,7 @@ impl<P: RamPage + 'static> CodeCache<P> {
             self.clear();
         }
         self.pages.push(CodePage::new(ram, mode));
+        self.added = true;
         let number = self.pages.len() - 1;
         self.index.insert((page, mode), number);
         Some(number)

@@ -11,6 +11,8 @@ use crate::op::{self, BRANCH, SOLO, STORES};
 use crate::paging::Actor;
 use crate::platform::Platform;
 use crate::tlb::{Cached, Decoded, Tlb};
+use crate::translate::fast::Fast;
+use crate::translate::{self, Translator, watch};
 use iced_x86::DecoderError;
 use x86_arch::vmx::{Seg, Vcpu};
 use x86_arch::{Access, ExitReason, RamPage, VmExit};
@@ -52,6 +54,8 @@ pub struct Engine<P: RamPage + 'static> {
     tlb: Tlb<P>,
     code: CodeCache<P>,
     kind: EngineKind,
+    translator: Option<Box<Translator>>,
+    refused: Option<String>,
 }
 
 impl<P: RamPage + 'static> Default for Engine<P> {
@@ -83,10 +87,29 @@ impl<P: RamPage + 'static> Engine<P> {
 
     /// An engine of this kind; the interpreter where the host cannot have it ([`Engine::refused`] says why).
     pub fn with(kind: EngineKind) -> Self {
-        Engine {
+        let mut engine = Engine {
             tlb: Tlb::default(),
             code: CodeCache::default(),
             kind,
+            translator: None,
+            refused: None,
+        };
+        if kind != EngineKind::Interpreter {
+            match Translator::new() {
+                Ok(translator) => {
+                    engine.translator = Some(Box::new(translator));
+                    engine.tlb.fast = Some(Box::new(Fast::new()));
+                }
+                Err(why) => engine.refused = Some(why),
+            }
+        }
+        engine
+    }
+
+    /// Executions of a block after which it is translated; 0 translates everything before it runs, for tests.
+    pub fn translate_after(&mut self, executions: u16) {
+        if let Some(translator) = &mut self.translator {
+            translator.set_hot(executions);
         }
     }
 
@@ -97,7 +120,7 @@ impl<P: RamPage + 'static> Engine<P> {
 
     /// Why the interpreter runs although another engine was asked for.
     pub fn refused(&self) -> Option<&str> {
-        None
+        self.refused.as_deref()
     }
 
     /// The first difference that lockstep found: state, code, expected and got.
@@ -132,7 +155,7 @@ impl<P: RamPage + 'static> Engine<P> {
         self.tlb.enter_space(vpid, pcid(vcpu));
         let mut cpu = Cpu::new(vcpu, &mut self.tlb, platform);
         let stop = match cpu.enter() {
-            Ok(()) => run_loop(&mut cpu, &mut self.code, budget),
+            Ok(()) => run_loop(&mut cpu, &mut self.code, &mut self.translator, budget),
             Err(_) => Stop::Exit,
         };
         cpu.store();
@@ -155,9 +178,11 @@ pub(crate) fn pcid(vcpu: &Vcpu) -> u16 {
 fn run_loop<P: RamPage + 'static>(
     cpu: &mut Cpu<'_, P>,
     cache: &mut CodeCache<P>,
+    translator: &mut Option<Box<Translator>>,
     budget: u64,
 ) -> Stop {
     let mut current = NOWHERE;
+    let mut plan = translate::Next::Look;
     let mut slice_end = 0;
     loop {
         if cpu.time() >= slice_end {
@@ -224,7 +249,20 @@ fn run_loop<P: RamPage + 'static>(
             }
             continue;
         };
-        let left = slice_end - cpu.time();
+        let mut left = slice_end - cpu.time();
+        if let Some(translator) = translator {
+            let planned = core::mem::replace(&mut plan, translate::Next::Look);
+            match planned {
+                translate::Next::Look if cpu.can_translate() => {
+                    if let Some(entry) = translator.entry(&mut cpu.tlb.fast, page, block, linear) {
+                        plan = translator.run(cpu, entry, left);
+                        continue;
+                    }
+                }
+                translate::Next::One => left = 1,
+                _ => {}
+            }
+        }
         if run_block(cpu, page, block, left).is_err() {
             return Stop::Exit;
         }
@@ -336,7 +374,21 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
         let translated = self.translate(linear, Access::Execute, Actor::Current)?;
         self.tlb
             .fill_code(linear, self.tag, translated.size, translated.page);
-        Ok(cache.find(translated.page, mode, || translated.ram))
+        let found = cache.find(translated.page, mode, || translated.ram);
+        if cache.epoch != epoch
+            && let Some(fast) = &mut self.tlb.fast
+        {
+            // Translated code that reads the versions of pages that are gone is not entered any more.
+            fast.renew_all();
+        }
+        if core::mem::take(&mut cache.added)
+            && let (Some(number), Some(fast)) = (found, &mut self.tlb.fast)
+            && let Some(host) = cache.page(number).ram.host()
+        {
+            fast.watch(host.bytes.as_ptr() as u64);
+            watch::announce(&mut fast.epoch);
+        }
+        Ok(found)
     }
 
     fn check_fetch(&self) -> Result<(), Fault> {

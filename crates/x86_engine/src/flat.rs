@@ -2,13 +2,16 @@
 
 use crate::platform::{MachineCheck, PendingEvents, Platform};
 use std::collections::HashMap;
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use x86_arch::vmx::{Seg, Segment, Vcpu};
 use x86_arch::{
-    Access, EptFault, EptPermissions, Gpa, Hkid, Hpa, KeyedHpa, RamPage, SecondLevelMapping,
+    Access, EptFault, EptPermissions, Gpa, Hkid, HostPage, Hpa, KeyedHpa, RamPage,
+    SecondLevelMapping,
 };
 
+#[repr(align(64))]
 struct Words {
     words: [AtomicU64; 512],
     watched: AtomicBool,
@@ -149,6 +152,15 @@ impl RamPage for FlatPage {
     }
     fn watch_code(&self) {
         self.0.watched.store(true, Ordering::Relaxed);
+    }
+    fn is_watched(&self) -> bool {
+        self.0.watched.load(Ordering::Relaxed)
+    }
+    fn host(&self) -> Option<HostPage> {
+        Some(HostPage {
+            bytes: NonNull::from(&self.0.words).cast(),
+            code_version: NonNull::from(&self.0.version),
+        })
     }
 }
 

@@ -5,13 +5,16 @@
 //! keeps from user pages), so that neither CR3 switches with PCIDs nor changes of privilege flush anything.
 //! Everything else that permissions depend on (CR0.WP, CR4, EFER.NXE, protection keys) flushes when it changes.
 
+use crate::translate::fast::Fast;
 use x86_arch::{Access, Gpa, KeyedHpa, RamPage};
 
-const SETS: usize = 1024;
+pub(crate) const SETS: usize = 1024;
 const GUEST_PHYSICAL_SETS: usize = 512;
 const SLOTS: usize = 256;
 /// In no tag of an entry: accesses with it always take the slow path.
-const SLOW: u64 = 1 << 11;
+pub(crate) const SLOW: u64 = 1 << 11;
+/// The permission bit of tags that does not matter for fetches: SMAP keeps no code from running.
+const DATA_ONLY: u64 = 2;
 
 pub struct Entry<P> {
     /// Linear page number << 12, address-space slot << 2, class; `u64::MAX` when empty.
@@ -74,6 +77,8 @@ pub struct Tlb<P> {
     large: bool,
     /// Changes with every flush, so that the run loop looks its code page up again.
     pub generation: u64,
+    /// What translated code reads; `None` when nothing is translated.
+    pub(crate) fast: Option<Box<Fast>>,
 }
 
 impl<P: RamPage> Default for Tlb<P> {
@@ -89,6 +94,7 @@ impl<P: RamPage> Default for Tlb<P> {
             vpid: 0,
             large: false,
             generation: 0,
+            fast: None,
         }
     }
 }
@@ -146,23 +152,38 @@ impl<P: RamPage> Tlb<P> {
             Access::Write => &mut self.write,
             Access::Execute => return,
         };
-        array[set_of(linear)] = Entry {
-            tag: linear & !0xFFF | tag,
-            size,
-            page: Some(page),
-        };
+        let new = linear & !0xFFF | tag;
+        let old = std::mem::replace(
+            &mut array[set_of(linear)],
+            Entry {
+                tag: new,
+                size,
+                page: Some(page),
+            },
+        );
+        if let Some(fast) = &mut self.fast
+            && old.tag != u64::MAX
+        {
+            fast.drop_entry(access, old.tag, set_of(linear));
+        }
     }
 
     #[inline(always)]
     pub fn code(&mut self, linear: u64, tag: u64) -> Option<&mut CodeEntry> {
         let entry = &mut self.code[set_of(linear)];
-        (entry.tag == (linear & !0xFFF) | tag & !SLOW).then_some(entry)
+        (entry.tag == (linear & !0xFFF) | tag & !(SLOW | DATA_ONLY)).then_some(entry)
     }
 
     pub fn fill_code(&mut self, linear: u64, tag: u64, size: u8, page: KeyedHpa) {
         self.large |= size > 12;
-        self.code[set_of(linear)] = CodeEntry {
-            tag: linear & !0xFFF | tag & !SLOW,
+        let entry = &mut self.code[set_of(linear)];
+        if let Some(fast) = &mut self.fast
+            && entry.tag != u64::MAX
+        {
+            fast.drop_page(entry.tag);
+        }
+        *entry = CodeEntry {
+            tag: linear & !0xFFF | tag & !(SLOW | DATA_ONLY),
             size,
             page,
             decoded: None,
@@ -227,13 +248,17 @@ impl<P: RamPage> Tlb<P> {
     }
 
     fn flush_slot(&mut self, slot: usize) {
-        let slot = slot as u64;
-        self.retain(|tag, _| tag >> 2 & 0xFF != slot);
+        let number = slot as u64;
+        self.retain(|tag, _| tag >> 2 & 0xFF != number);
+        if let Some(fast) = &mut self.fast {
+            fast.renew_space(slot);
+        }
     }
 
     /// Drops all linear translations of all address spaces.
     pub fn flush_linear(&mut self) {
         self.retain(|_, _| false);
+        self.renew_jumps();
         self.large = false;
     }
 
@@ -245,6 +270,7 @@ impl<P: RamPage> Tlb<P> {
             .map(|s| s.is_some_and(|(v, _)| v == vpid))
             .collect();
         self.retain(|tag, _| !dead[(tag >> 2 & 0xFF) as usize]);
+        self.renew_jumps();
         if vpid == self.vpid {
             self.drop_physical();
         }
@@ -263,26 +289,50 @@ impl<P: RamPage> Tlb<P> {
     pub fn flush_page(&mut self, linear: u64) {
         if self.large {
             self.retain(|tag, size| (tag ^ linear) >> size != 0);
+            self.renew_jumps();
             return;
         }
         let set = set_of(linear);
         let same = |tag: u64| (tag ^ linear) >> 12 == 0;
-        if same(self.read[set].tag) {
-            self.read[set] = Entry::empty();
-        }
-        if same(self.write[set].tag) {
-            self.write[set] = Entry::empty();
+        for (access, array) in [
+            (Access::Read, &mut self.read),
+            (Access::Write, &mut self.write),
+        ] {
+            let entry = &mut array[set];
+            if same(entry.tag) {
+                if let Some(fast) = &mut self.fast {
+                    fast.drop_entry(access, entry.tag, set);
+                }
+                *entry = Entry::empty();
+            }
         }
         if same(self.code[set].tag) {
             self.code[set] = EMPTY_CODE;
+            if let Some(fast) = &mut self.fast {
+                fast.drop_page(linear);
+            }
         }
         self.generation += 1;
     }
 
+    fn renew_jumps(&mut self) {
+        if let Some(fast) = &mut self.fast {
+            fast.renew_all();
+        }
+    }
+
     fn retain(&mut self, keep: impl Fn(u64, u8) -> bool) {
-        for entry in self.read.iter_mut().chain(self.write.iter_mut()) {
-            if entry.tag != u64::MAX && !keep(entry.tag, entry.size) {
-                *entry = Entry::empty();
+        for (access, array) in [
+            (Access::Read, &mut self.read),
+            (Access::Write, &mut self.write),
+        ] {
+            for (set, entry) in array.iter_mut().enumerate() {
+                if entry.tag != u64::MAX && !keep(entry.tag, entry.size) {
+                    if let Some(fast) = &mut self.fast {
+                        fast.drop_entry(access, entry.tag, set);
+                    }
+                    *entry = Entry::empty();
+                }
             }
         }
         for entry in self.code.iter_mut() {

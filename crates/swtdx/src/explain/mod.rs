@@ -87,6 +87,18 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(if all_known { 0 } else { UNKNOWN }))
 }
 
+/// The explanation of one value as people read it, for a debugger's user. No files are read.
+pub fn words(value: &str) -> String {
+    let readings = match value::read(value) {
+        Ok(readings) => readings,
+        Err(why) => return format!("{value}: {why}"),
+    };
+    let mut out = Vec::new();
+    // A vector takes every byte.
+    let _ = reading::write(&[Explanation::new(value, readings)], &mut out);
+    String::from_utf8_lossy(&out).into_owned()
+}
+
 /// Explains one argument: a value, else a file of that name.
 fn explain(text: &str) -> Result<Explanation, Failure> {
     let readings =

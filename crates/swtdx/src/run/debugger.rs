@@ -1,12 +1,20 @@
 //! `--gdb`: the run loop with a debugger looking on.
 
+use std::time::Duration;
+
 use tdx_call::{HostMemory, SeamcallLp};
 use tdx_debug::{Address, Leave, Listener, Owner, Parts, ServeError, Slice, Which, serve};
-use tdx_host::HostError;
+use tdx_host::{ExitLog, HostError};
 
 use super::schedule::{Clockwork, End, Running};
 use super::summary;
 use crate::cli::Failure;
+use crate::explain;
+
+/// How many exits are kept for `monitor exits`.
+const EXITS: usize = 1000;
+/// A vCPU that steps alone and sleeps with nothing to wake it: how long until it is looked at again.
+const ASLEEP: Duration = Duration::from_millis(1);
 
 /// What becomes of the TD when the client is gone without a word.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -34,8 +42,12 @@ pub fn run<M: HostMemory, L: SeamcallLp, C: Clockwork>(
     let address = &debugging.address;
     let listener =
         Listener::bind(address).map_err(|why| Failure::input(format!("--gdb {address}: {why}")))?;
-    let bound = listener.address()?;
-    eprintln!("swtdx: gdb       target remote {bound}");
+    match listener.address()? {
+        // GDB takes a path as it is.
+        Address::Unix(path) => say(format_args!("target remote {}", path.display())),
+        Address::Tcp(address) => say(format_args!("target remote {address}")),
+    }
+    running.stats.log = Some(ExitLog::new(EXITS));
     let mut wait = debugging.wait;
     loop {
         let client = if wait {
@@ -44,17 +56,29 @@ pub fn run<M: HostMemory, L: SeamcallLp, C: Clockwork>(
             listener.poll()?
         };
         if let Some(stream) = client {
-            let mut debugged = Debugged { running, end: None };
+            let mut debugged = Debugged {
+                running,
+                listener: &listener,
+                end: None,
+            };
             let left = serve(&mut debugged, stream);
             let end = debugged.end.take();
-            match left {
+            wait = match left {
                 Ok(Leave::Killed) => return Ok(End::Killed),
                 Ok(Leave::Ended { .. }) => return Ok(end.unwrap_or(End::PoweredOff)),
-                Ok(Leave::Detached) => wait = false,
-                Ok(Leave::Dropped) => wait = debugging.on_drop == OnDrop::Stop,
+                Ok(Leave::Detached) => false,
+                Ok(Leave::Dropped { why }) => {
+                    let stops = debugging.on_drop == OnDrop::Stop && end.is_none();
+                    let then = match stops {
+                        true => "the TD waits for the next one",
+                        false => "the TD runs on",
+                    };
+                    say(format_args!("the client is gone ({why}); {then}"));
+                    stops
+                }
                 Err(ServeError::Host(why)) => return Err(failed(&why)),
                 Err(ServeError::Debug(why)) => return Err(failed(&why)),
-            }
+            };
             if let Some(end) = end {
                 return Ok(end);
             }
@@ -66,6 +90,10 @@ pub fn run<M: HostMemory, L: SeamcallLp, C: Clockwork>(
     }
 }
 
+fn say(words: std::fmt::Arguments<'_>) {
+    eprintln!("swtdx: gdb       {words}");
+}
+
 fn failed(why: &dyn std::fmt::Display) -> Failure {
     Failure::with_code(6, format!("debugging the TD: {why}"))
 }
@@ -73,6 +101,7 @@ fn failed(why: &dyn std::fmt::Display) -> Failure {
 /// The run loop as the debugger drives it.
 struct Debugged<'r, 'a, M, L, C> {
     running: &'r mut Running<'a, M, L, C>,
+    listener: &'r Listener,
     /// How the TD ended under the debugger's eyes.
     end: Option<End>,
 }
@@ -99,7 +128,19 @@ impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Owner for Debugged<'_, '_, M, L
             Which::All => None,
             Which::Only(vcpu) => Some(vcpu),
         };
-        let Some(end) = self.running.round(only)? else {
+        if let Some(end) = &self.end {
+            // Nothing comes after an end: the user may look, and detach.
+            return Ok(Slice::Stuck {
+                vcpu: end.vcpu().unwrap_or(0),
+                why: summary::words(end),
+            });
+        }
+        let mut ended = self.running.round(only)?;
+        if only.is_some() && ended == Some(End::Hang) {
+            // A vCPU that is stepped alone sleeps in its handler, and no timer will wake it: only the others can.
+            ended = self.running.round(None)?;
+        }
+        let Some(end) = ended else {
             return Ok(Slice::Ran);
         };
         Ok(match end {
@@ -113,15 +154,18 @@ impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Owner for Debugged<'_, '_, M, L
                 qualification,
                 interruption,
             },
-            // While one vCPU steps alone it may sleep: that is no hang.
-            End::Hang if only.is_some() => Slice::Ran,
+            // The debugger's user may still change something.
+            End::Hang if only.is_some() => {
+                std::thread::sleep(ASLEEP);
+                Slice::Ran
+            }
             End::PoweredOff | End::Reset | End::Quit => {
                 self.end = Some(end);
                 Slice::Ended { status: 0 }
             }
             end => {
                 let why = summary::words(&end);
-                eprintln!("swtdx: gdb       {why}");
+                say(format_args!("{why}"));
                 let vcpu = end.vcpu().unwrap_or(0);
                 self.end = Some(end);
                 Slice::Stuck { vcpu, why }
@@ -130,13 +174,25 @@ impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Owner for Debugged<'_, '_, M, L
     }
 
     fn last_exits(&self, vcpu: usize, count: usize) -> Vec<String> {
-        let stops = self.running.stops.iter().filter(|(of, _)| *of == vcpu);
-        let mut last: Vec<String> = stops
-            .rev()
-            .take(count)
-            .map(|(_, stop)| format!("{stop:?}"))
-            .collect();
-        last.reverse();
-        last
+        let Some(log) = &self.running.stats.log else {
+            return Vec::new();
+        };
+        let last = log.last(vcpu as u32, count);
+        last.iter().map(ToString::to_string).collect()
+    }
+
+    fn explain(&self, value: &str) -> String {
+        explain::words(value)
+    }
+
+    fn tell(&mut self, words: &str) {
+        say(format_args!("{words}"));
+    }
+
+    fn meanwhile(&mut self) {
+        if let Ok(Some(second)) = self.listener.poll() {
+            second.refuse("this TD has a debugger already");
+            say(format_args!("a second client was turned away"));
+        }
     }
 }

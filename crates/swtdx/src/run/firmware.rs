@@ -1,6 +1,7 @@
 //! What `--firmware` finds in its machine.
 
 use std::io;
+use std::path::{Path, PathBuf};
 
 use tdx_devices::direct_boot::Payload;
 use tdx_devices::firmware::{FirmwareConfig, FirmwareDevices};
@@ -14,7 +15,8 @@ pub fn devices(args: &Args, tsc_khz: u64) -> Result<Option<FirmwareDevices>, Fai
     if args.firmware.is_none() {
         return Ok(None);
     }
-    let read_some = |path: &Option<_>| path.as_deref().map_or(Ok(Vec::new()), read);
+    let read = |path: &Path| read(path, args.memory.0);
+    let read_some = |path: &Option<PathBuf>| path.as_deref().map_or(Ok(Vec::new()), read);
     let kernel = read_some(&args.kernel)?;
     let initrd = read_some(&args.initrd)?;
     let command_line = args.command_line();

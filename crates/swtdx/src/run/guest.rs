@@ -1,16 +1,21 @@
 //! Which guest: what is loaded into the TD and where its memory lies.
 
-use std::fs;
+use std::fs::File;
+use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
 
 use tdvf::Image;
-use tdx_devices::direct_boot::{self, Payload};
+use tdx_devices::direct_boot::{self, DirectBootError, Payload};
 use tdx_devices::memory_map;
 use x86_arch::Gpa;
 
 use super::options::Args;
 use crate::cli::Failure;
+
+/// More than any firmware has.
+const MAX_FIRMWARE: u64 = 256 << 20;
+const MORE: &str = "; give it more with --memory";
 
 /// A guest ready to be loaded.
 pub struct Guest {
@@ -32,7 +37,7 @@ impl Guest {
             return direct(args, kernel);
         }
         let (name, firmware) = match &args.firmware {
-            Some(path) => (path.display().to_string(), read(path)?),
+            Some(path) => (path.display().to_string(), read(path, MAX_FIRMWARE)?),
             None => {
                 let guest = guest_images::EMBEDDED;
                 (format!("the {} guest", guest.name), guest.tdvf.to_vec())
@@ -72,16 +77,24 @@ impl Guest {
 
 /// A kernel under the project's own firmware.
 fn direct(args: &Args, path: &Path) -> Result<Guest, Failure> {
-    let kernel = read(path)?;
-    let initrd = args.initrd.as_deref().map_or(Ok(Vec::new()), read)?;
+    let memory = args.memory.0;
+    let kernel = read(path, memory)?;
+    let initrd = args.initrd.as_deref();
+    let initrd_bytes = initrd.map_or(Ok(Vec::new()), |path| read(path, memory))?;
     let command_line = args.command_line();
     let payload = Payload {
         kernel: &kernel,
-        initrd: &initrd,
+        initrd: &initrd_bytes,
         command_line: &command_line,
     };
-    let plan = direct_boot::plan(payload, args.memory.0, args.cpus.into())
-        .map_err(|why| Failure::input(format!("{}: {why}", path.display())))?;
+    let plan = direct_boot::plan(payload, memory, args.cpus.into()).map_err(|why| {
+        let (file, advice) = match why {
+            DirectBootError::Initrd { .. } => (initrd.unwrap_or(path), MORE),
+            DirectBootError::Memory { .. } => (path, MORE),
+            _ => (path, ""),
+        };
+        Failure::input(format!("{}: {why}{advice}", file.display()))
+    })?;
     let mut rtmrs = [None; 4];
     for (register, _, bytes) in &plan.measured {
         if let Some(rtmr) = rtmrs.get_mut(usize::from(*register)) {
@@ -109,6 +122,16 @@ fn extend(rtmr: [u8; 48], event: &[u8]) -> [u8; 48] {
         .into()
 }
 
-pub fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    fs::read(path).map_err(|why| Failure::input(format!("{}: {why}", path.display())))
+/// A file of at most `most` bytes.
+pub fn read(path: &Path, most: u64) -> Result<Vec<u8>, Failure> {
+    let wrong = |why: &dyn std::fmt::Display| Failure::input(format!("{}: {why}", path.display()));
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(|why| wrong(&why))?;
+    let length = file.take(most + 1).read_to_end(&mut bytes);
+    if length.map_err(|why| wrong(&why))? as u64 > most {
+        return Err(wrong(&format_args!(
+            "larger than the {most} bytes that there is room for"
+        )));
+    }
+    Ok(bytes)
 }

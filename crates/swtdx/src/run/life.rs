@@ -1,26 +1,28 @@
 //! The stages of a TD's life, each with its line on standard error.
 
-use std::collections::VecDeque;
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tdvf::{Mrtd, Order};
 use tdx_call::SeamcallLp;
+use tdx_call::backend::Schedule;
 use tdx_devices::{Board, BoardConfig, virtio};
 use tdx_host::{
     Host, HostError, HostLayout, Lp, MemRegion, RunStats, Td, TdConfig, Teardown, Vcpu,
 };
 use tdx_platform::{Platform, PlatformMemory};
 
+use super::accounts::{self, Accounts, FaultSummary};
 use super::console::Seen;
 use super::debugger;
 use super::guest::Guest;
 use super::input::{self, Input};
 use super::options::Args;
 use super::post_mortem;
+use super::realtime::{self, User};
 use super::report::{Report, hex};
-use super::schedule::{Clockwork, GuestTsc, Running, State};
+use super::schedule::{Clockwork, End, GuestTsc, Running, State};
 use super::status::Status;
 use super::summary::{self, Pages, ReportSummary, Summary, TeardownSummary};
 use super::td_params::{self, TdParams};
@@ -28,6 +30,9 @@ use crate::cli::Failure;
 
 /// The vector that tells a processor to look into a posted-interrupt descriptor; the host library's choice.
 const NOTIFICATION: u8 = tdx_host::POSTED_VECTOR;
+
+/// The vector that makes a processor leave its guest and do nothing else (Linux's RESCHEDULE_VECTOR).
+const KICK: u8 = 0xFD;
 
 /// What to say when nobody told how --exec's command ended.
 const NO_STATUS: &str = "the guest powered off without saying how the command of --exec ended: \
@@ -39,6 +44,7 @@ pub struct Life<'a> {
     pub params: &'a TdParams,
     pub guest: &'a Guest,
     pub platform: &'a Arc<Platform>,
+    pub schedule: &'a Schedule,
     pub console: Box<dyn Write + Send>,
     /// What is on the PCI bus.
     pub devices: Vec<Box<dyn virtio::Device>>,
@@ -49,7 +55,7 @@ pub struct Life<'a> {
 
 impl Life<'_> {
     /// Brings the module up, builds the TD, runs it to its end and takes it down.
-    pub fn run<L: SeamcallLp>(mut self, mut lps: Vec<Lp<L>>) -> Result<Summary, Failure> {
+    pub fn run<L: SeamcallLp + Send>(mut self, mut lps: Vec<Lp<L>>) -> Result<Summary, Failure> {
         let console = std::mem::replace(&mut self.console, Box::new(std::io::sink()));
         let host = self.host(&mut lps)?;
         let module = host.info();
@@ -79,7 +85,6 @@ impl Life<'_> {
         });
         let mut stats = RunStats::default();
         let first_tick = hardware.tsc();
-        let states = vec![State::Ready; vcpus.len()];
         let mut status = self.status.clone();
         let mut input = match args.console_is_stdio() {
             true => Input::of_stdin(),
@@ -88,29 +93,47 @@ impl Life<'_> {
         if input.is_terminal() {
             self.say(format_args!("console   {}", input::HINT));
         }
-        let mut running = Running {
-            host: &host,
-            td: &td,
-            lps: &mut lps,
-            vcpus: &mut vcpus,
-            states,
-            stops: VecDeque::new(),
-            board: &mut board,
-            clockwork: &*hardware,
-            tsc,
-            stats: &mut stats,
-            until: super::deadline(args, started),
-            over: &|| {
-                seen.lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .panic_over
-            },
-            input: &mut input,
-            status: &mut status,
+        let over = || {
+            let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.panic_over
         };
-        let end = match args.debugging() {
-            None => running.run().map_err(dead("running the TD")),
-            Some(debugging) => debugger::run(&mut running, &debugging),
+        let end = if args.realtime {
+            let user = User {
+                until: super::deadline(args, started),
+                over: &over,
+                input: &mut input,
+                status: &mut status,
+            };
+            let clockwork = &*hardware;
+            realtime::run(
+                &host, &td, &mut lps, &mut vcpus, &mut board, clockwork, tsc, user,
+            )
+            .map(|(end, counted)| {
+                stats = counted;
+                end
+            })
+            .map_err(dead("running the TD"))
+        } else {
+            let mut running = Running {
+                host: &host,
+                td: &td,
+                states: vec![State::Ready; vcpus.len()],
+                lps: &mut lps,
+                vcpus: &mut vcpus,
+                first: 0,
+                board: &mut board,
+                clockwork: &*hardware,
+                tsc,
+                stats: &mut stats,
+                until: super::deadline(args, started),
+                over: &over,
+                input: &mut input,
+                status: &mut status,
+            };
+            match args.debugging() {
+                None => running.run().map_err(dead("running the TD")),
+                Some(debugging) => debugger::run(&mut running, &debugging),
+            }
         };
         for (number, name, why) in board.faults() {
             self.say(format_args!(
@@ -136,9 +159,23 @@ impl Life<'_> {
             // The host takes what still waits for its processors, as its own handlers would.
             while hardware.acknowledge_interrupt(index as u32).is_some() {}
         }
+        let broken = accounts::broken(self.platform);
         let teardown = td.destroy(&host, &mut lps, vcpus);
+        let leak = teardown.as_ref().err().map(HostError::to_string);
+        let accounts = Accounts::of(self.platform, broken, leak);
+        let teardown = match (end.is_err(), teardown) {
+            (true, torn) => {
+                // What ended the TD is the failure; what it left behind is told beside it.
+                self.say_accounts(&accounts, torn.ok().as_ref());
+                Teardown::default()
+            }
+            (false, Ok(teardown)) => teardown,
+            (false, Err(leak)) => {
+                self.say_accounts(&accounts, None);
+                return Err(dead("taking the TD down")(leak));
+            }
+        };
         let end = end?;
-        let teardown = teardown.map_err(dead("taking the TD down"))?;
 
         let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
         let lost_pages = free_pages as i64 - host.free_pages() as i64;
@@ -146,7 +183,13 @@ impl Life<'_> {
         let report = seen
             .tdreport()
             .map(|bytes| ReportSummary::new(Report(bytes), &mrtd, self.guest));
+        let faults = accounts::faults(self.schedule);
         let (name, mut exit_code, mut failure) = summary::verdict(&end, &seen, args.timeout);
+        if let End::TripleFault { vcpu } = end
+            && let Some(reason) = self.platform.unread_ve()
+        {
+            failure = Some(summary::died_at_a_ve(vcpu, reason, seen.bytes == 0));
+        }
         if exit_code == 0 {
             if args.exec.is_some() && seen.command_status.is_none() {
                 (exit_code, failure) = (2, Some(NO_STATUS.to_owned()));
@@ -157,6 +200,11 @@ impl Life<'_> {
             if lost_pages != 0 || lost_hkids != 0 {
                 let what = format!("{lost_pages} pages and {lost_hkids} key IDs did not come back");
                 (exit_code, failure) = (70, Some(what));
+            }
+            if !accounts.is_clean() {
+                // With faults asked for it is their doing, not a bug of ours.
+                let asked = faults.iter().any(|fault| fault.hits > 0);
+                (exit_code, failure) = (if asked { 6 } else { 70 }, Some(accounts.line()));
             }
         }
         let summary = Summary {
@@ -174,10 +222,12 @@ impl Life<'_> {
             exits: summary::exits(&stats),
             tdvmcalls: summary::tdvmcalls(&stats),
             pages,
-            teardown: TeardownSummary::new(teardown, lost_pages, lost_hkids),
+            teardown: TeardownSummary::new(&teardown, lost_pages, lost_hkids),
+            faults,
+            accounts,
         };
         if !args.quiet {
-            self_report(&summary, teardown);
+            self_report(&summary);
         }
         Ok(summary)
     }
@@ -221,8 +271,14 @@ impl Life<'_> {
             }
         ));
         let image = self.guest.image()?;
-        let built = self.load(host, lps, &td, &image);
-        let vcpus = built.map_err(dead("building the TD"))?;
+        let mut vcpus = Vec::new();
+        if let Err(why) = self.load(host, lps, &td, &image, &mut vcpus) {
+            let torn = td.destroy(host, lps, vcpus);
+            let leak = torn.as_ref().err().map(HostError::to_string);
+            let accounts = Accounts::of(self.platform, Vec::new(), leak);
+            self.say_accounts(&accounts, torn.ok().as_ref());
+            return Err(dead("building the TD")(why));
+        }
         let mut mrtd = Mrtd::new();
         let hob = &self.guest.hob;
         let kind = tdvf::SectionType::TD_HOB;
@@ -254,8 +310,14 @@ impl Life<'_> {
             ..self.params.config(host.info())?
         }
         .with_cores(host.info());
-        // One thread runs all vCPUs: whoever asks for a kick is the only one inside the TD, and has left it.
-        Td::create(host, lps, config, || {}).map_err(|why| match why {
+        let hardware = Arc::clone(self.platform.hardware());
+        let threads = match self.args.realtime {
+            true => usize::from(self.args.cpus),
+            // One thread runs all vCPUs: whoever asks for a kick is the only one inside the TD, and has left it.
+            false => 0,
+        };
+        let kick = move || (0..threads).for_each(|lp| hardware.kick(lp));
+        Td::create(host, lps, config, kick).map_err(|why| match why {
             HostError::Setting { .. } => Failure::input(td_params::refused(&why)),
             why => Failure::with_code(6, format!("creating the TD: {why}")),
         })
@@ -267,7 +329,8 @@ impl Life<'_> {
         lps: &mut [Lp<L>],
         td: &Td,
         image: &tdvf::Image<'_>,
-    ) -> Result<Vec<Vcpu>, HostError> {
+        vcpus: &mut Vec<Vcpu>,
+    ) -> Result<(), HostError> {
         for ram in &self.guest.ram {
             td.add_ram(ram.clone())?;
         }
@@ -281,9 +344,9 @@ impl Life<'_> {
             td.init_mem_region(host, &mut lps[0].seam, &mut region, u64::MAX)?;
         }
         let initial_rcx = hob_section.map_or(0, |section| section.memory_address);
-        let vcpus = (0..usize::from(self.args.cpus))
-            .map(|on| td.add_vcpu(host, lps, on, initial_rcx))
-            .collect::<Result<Vec<_>, _>>()?;
+        for on in 0..usize::from(self.args.cpus) {
+            vcpus.push(td.add_vcpu(host, lps, on, initial_rcx)?);
+        }
         td.finalize(&mut lps[0].seam)?;
         self.say(format_args!(
             "memory    {} pages added from {}, {} vCPU(s), finalized",
@@ -291,7 +354,21 @@ impl Life<'_> {
             self.guest.name,
             vcpus.len()
         ));
-        Ok(vcpus)
+        Ok(())
+    }
+
+    /// What is left of a TD that ended in a failure of its host's, and what the faults came to.
+    fn say_accounts(&self, accounts: &Accounts, teardown: Option<&Teardown>) {
+        if let Some(teardown) = teardown {
+            self.say(format_args!(
+                "teardown  {} pages reclaimed",
+                teardown.reclaimed
+            ));
+        }
+        for FaultSummary { rule, calls, hits } in accounts::faults(self.schedule) {
+            self.say(format_args!("fault     {rule}: {hits} of {calls} calls"));
+        }
+        self.say(format_args!("audit     {}", accounts.line()));
     }
 
     fn say(&self, line: std::fmt::Arguments<'_>) {
@@ -302,7 +379,7 @@ impl Life<'_> {
 }
 
 /// What there is to say at the end.
-fn self_report(summary: &Summary, teardown: Teardown) {
+fn self_report(summary: &Summary) {
     let list = |counts: &std::collections::BTreeMap<String, u64>| {
         let named: Vec<String> = counts
             .iter()
@@ -325,14 +402,23 @@ fn self_report(summary: &Summary, teardown: Teardown) {
         let verdict = report.fault().unwrap_or("MRTD and hashes are as expected");
         eprintln!("swtdx: TDREPORT  {verdict}");
     }
+    let teardown = &summary.teardown;
+    if let Some(why) = &teardown.hindered {
+        eprintln!("swtdx: teardown  began again after {why}");
+    }
     eprintln!(
         "swtdx: teardown  {} pages reclaimed (private {}, Secure EPT {}), {} lost; {} key IDs lost",
         teardown.reclaimed,
         teardown.private,
         teardown.sept,
-        summary.teardown.lost_pages,
-        summary.teardown.lost_hkids
+        teardown.lost_pages,
+        teardown.lost_hkids
     );
+    for fault in &summary.faults {
+        let FaultSummary { rule, calls, hits } = fault;
+        eprintln!("swtdx: fault     {rule}: {hits} of {calls} calls");
+    }
+    eprintln!("swtdx: audit     {}", summary.accounts.line());
 }
 
 /// A host-side failure as the program reports it: the TD or the module is dead.
@@ -365,5 +451,8 @@ impl Clockwork for tdx_machine::Machine {
     }
     fn notify(&self, lp: usize) {
         self.interrupt(lp as u32, NOTIFICATION);
+    }
+    fn kick(&self, lp: usize) {
+        self.interrupt(lp as u32, KICK);
     }
 }

@@ -1,5 +1,6 @@
 //! `swtdx run`: the whole life of a TD, from a module just loaded to the last page given back.
 
+mod accounts;
 mod console;
 mod debugger;
 mod devices;
@@ -9,6 +10,7 @@ mod input;
 mod life;
 mod options;
 mod post_mortem;
+mod realtime;
 mod report;
 mod schedule;
 mod scripted;
@@ -25,16 +27,12 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use coco_regs::{ExitKind, GprFile};
-use conformance::Recorder;
-use conformance::show::Row;
-use tdx_abi::HostLeaf;
-use tdx_call::backend::{Faulty, Recorded, Traced};
-use tdx_call::{SeamcallLp, TdxModuleArgs};
+use tdx_call::SeamcallLp;
+use tdx_call::backend::{Faulty, Recorded, Schedule, Traced};
 use tdx_host::Lp;
-use tdx_platform::{Attachments, Guests, Platform, PlatformConfig};
-use x86_arch::Gpr;
+use tdx_platform::{Clock, Guests, Platform, PlatformConfig};
 
+use self::accounts::Accounts;
 use self::console::Console;
 use self::guest::Guest;
 use self::life::Life;
@@ -56,20 +54,15 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     let guest = Guest::new(args)?;
     let mut config = PlatformConfig::new(1, args.cpus.into(), host_memory(args.memory.0));
     config.machine.seed = args.seed;
+    if args.realtime {
+        config.machine.clock = Clock::Host;
+    }
     config.profile = params.module()?.clone();
     let guests = match args.scripted {
         true => Guests::scripted(scripted::guest),
         false => Guests::engine(args.cpus.into()),
     };
-    let recorder = match &args.record {
-        Some(path) => Some(record(path, &config, &guest.name)?),
-        None => None,
-    };
-    let attachments = Attachments {
-        observer: recorder.clone().map(|recorder| Box::new(recorder) as _),
-        ..Attachments::default()
-    };
-    let platform = Platform::attached(config, guests, attachments);
+    let platform = Platform::new(config, guests);
     let to = match args.console_is_stdio() {
         // The file itself, not the buffer before it: a prompt has no newline, and guests print from any thread.
         true if args.json => File::from(io::stderr().as_fd().try_clone_to_owned()?),
@@ -80,13 +73,15 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     let status = Status::new(!args.quiet && !traced_here && args.gdb.is_none());
     let (console, seen) = Console::new(to, status.clone());
     let (console, devices) = devices::on_the_bus(args, Box::new(console))?;
-    let lps = platform.lps().into_iter();
-    let lps = lps.map(|lp| Faulty::<_, 16>::new(lp, args.fault.iter().copied()));
+    let schedule = schedule(args)?;
+    let lps = (0..).zip(platform.lps());
+    let lps = lps.map(|(lp, seam)| Faulty::on(seam, &schedule, platform.disturber(lp)));
     let life = Life {
         args,
         params: &params,
         guest: &guest,
         platform: &platform,
+        schedule: &schedule,
         console,
         devices,
         seen: Arc::clone(&seen),
@@ -102,7 +97,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
         writeln!(out, "{}", text.trim_end())?;
         return Ok(ExitCode::SUCCESS);
     }
-    let summary = match trace_sink(args)? {
+    let lived = match trace_sink(args)? {
         None => life.run(lps.map(on_package_0).collect()),
         Some(sink) => life.run(
             (0..)
@@ -111,16 +106,21 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
                 .collect(),
         ),
     };
-    if let (Some(recorder), Some(path)) = (&recorder, &args.record) {
-        let path = path.display();
-        let recorded = recorder.finish();
-        let recorded = recorded.map_err(|why| Failure::input(format_args!("{path}: {why}")))?;
-        if !args.quiet {
-            let conformance::Recorded { lines, bytes } = recorded;
-            eprintln!("swtdx: record    {lines} lines, {bytes} bytes in {path}");
+    let summary = match lived {
+        Ok(summary) => summary,
+        Err(failure) if args.json => {
+            let never = NeverRan {
+                exit_code: failure.code(),
+                failure: failure.to_string(),
+                faults: accounts::faults(&schedule),
+                accounts: Accounts::of(&platform, Vec::new(), None),
+            };
+            serde_json::to_writer_pretty(&mut *out, &never).map_err(io::Error::from)?;
+            writeln!(out)?;
+            return Err(failure);
         }
-    }
-    let summary = summary?;
+        Err(failure) => return Err(failure),
+    };
     if let (Some(path), Some(report)) = (
         &args.report,
         seen.lock()
@@ -139,6 +139,26 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(summary.exit_code))
 }
 
+/// What --json says of a TD that did not get as far as running, or that died in the host's hands.
+#[derive(serde::Serialize)]
+struct NeverRan {
+    exit_code: u8,
+    failure: String,
+    faults: Vec<accounts::FaultSummary>,
+    accounts: Accounts,
+}
+
+/// The rules of --fault.
+fn schedule(args: &Args) -> Result<Schedule, Failure> {
+    const MAX: usize = 16;
+    match args.fault.len() {
+        0..=MAX => Ok(Schedule::new(args.fault.iter().copied(), args.seed)),
+        many => Err(Failure::input(format!(
+            "--fault is given {many} times; {MAX} are possible"
+        ))),
+    }
+}
+
 fn on_package_0<L: SeamcallLp>(seam: L) -> Lp<L> {
     Lp { seam, package: 0 }
 }
@@ -155,64 +175,8 @@ type Sink = Arc<Mutex<Box<dyn Write + Send>>>;
 fn trace(lp: u32, sink: Sink) -> impl FnMut(&Recorded) {
     move |call| {
         let mut sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = writeln!(sink, "{}", row(lp, call));
+        let _ = writeln!(sink, "LP {lp} {call}");
     }
-}
-
-/// A call as `swtdx trace` shows it.
-fn row(lp: u32, call: &Recorded) -> Row {
-    let mut row = Row {
-        lp: Some(lp),
-        ..Row::default()
-    };
-    let mut before = GprFile::default();
-    let mut after;
-    let (entered, result) = match *call {
-        Recorded::Seamcall {
-            leaf,
-            input,
-            output,
-            result,
-            ..
-        } => {
-            before[Gpr::Rax] = leaf.0;
-            after = before;
-            let (input, output) = (input.to_array(), output.to_array());
-            for (n, reg) in TdxModuleArgs::REGS.into_iter().enumerate() {
-                (before[reg], after[reg]) = (input[n], output[n]);
-            }
-            (false, result)
-        }
-        Recorded::VpEnter {
-            tdvpr,
-            loaded,
-            words,
-            stored,
-            result,
-            ..
-        } => {
-            before = loaded;
-            (before[Gpr::Rax], before[Gpr::Rcx]) = (HostLeaf::VP_ENTER.word().0, tdvpr.0);
-            after = stored;
-            let values = [words.rcx, words.rdx, words.r8, words.r9];
-            let regs = [Gpr::Rcx, Gpr::Rdx, Gpr::R8, Gpr::R9];
-            for (reg, value) in regs.into_iter().zip(values) {
-                after[reg] = value;
-            }
-            (words.kind() != ExitKind::NotEntered, result)
-        }
-    };
-    match result {
-        Ok(status) => {
-            after[Gpr::Rax] = status.raw();
-            row.describe_call(&before, Some(&after), entered);
-        }
-        Err(why) => {
-            row.describe_call(&before, None, false);
-            row.outcome = why.to_string();
-        }
-    }
-    row
 }
 
 fn trace_sink(args: &Args) -> Result<Option<Sink>, Failure> {
@@ -224,16 +188,6 @@ fn trace_sink(args: &Args) -> Result<Option<Sink>, Failure> {
         _ => Box::new(io::BufWriter::new(create(path)?)),
     };
     Ok(Some(Arc::new(Mutex::new(out))))
-}
-
-/// Begins a recording of every call and guest act.
-fn record(path: &Path, config: &PlatformConfig, guest: &str) -> Result<Arc<Recorder>, Failure> {
-    let out = Box::new(io::BufWriter::with_capacity(1 << 20, create(path)?));
-    let about = format!("a run of {guest}");
-    let recorder = Recorder::start(out, config, &about);
-    let recorder =
-        recorder.map_err(|why| Failure::input(format_args!("{}: {why}", path.display())))?;
-    Ok(Arc::new(recorder))
 }
 
 fn create(path: &Path) -> Result<File, Failure> {

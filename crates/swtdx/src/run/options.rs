@@ -16,13 +16,16 @@ Examples:
   swtdx run                                   the embedded guest on one vCPU
   swtdx run --cpus 4 --json                   four vCPUs, summary as JSON
   swtdx run --trace=calls.txt                 every SEAMCALL with its registers
-  swtdx run --record run.jsonl                then: swtdx replay run.jsonl, swtdx trace run.jsonl
   swtdx run --fault busy:TDH.MEM.TRACK@1      the first TRACK finds its lock held
+  swtdx run --fault busy:SEPT_TREE@/3         every third call that takes the Secure EPT tree finds it held
+  swtdx run --fault 'listed:*@~500' --seed 4  one call in 500 answers one of its leaf's statuses
+  swtdx run --fault poison:TDH.MEM.PAGE.ADD@9 the ninth page added is bad memory
   swtdx run --kernel vmlinuz --initrd initrd.cpio --append console=ttyS0 --memory 1G
   swtdx run --kernel vmlinuz --initrd initrd.cpio --append console=ttyS0 --memory 1G --exec 'grep tdx /proc/cpuinfo'
   swtdx run --firmware OVMF.fd --kernel vmlinuz --initrd initrd.cpio --append console=ttyS0 --memory 512M
   swtdx run --kernel vmlinuz --initrd initrd.cpio --append console=hvc0 --console-device virtio --disk root.img,ro
   swtdx run --debug-td --gdb :1234 --gdb-wait then in GDB: target remote :1234
+  swtdx run --cpus 4 --realtime               four vCPUs on threads, on the host's clock
   swtdx run --dry-run --gpaw 52               the TD's parameters, without running it
   swtdx run --debug-td --kernel vmlinuz       registers and code of a vCPU that dies
 
@@ -94,10 +97,13 @@ pub struct Args {
     /// Print every call with its registers, to standard error or a file
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
     pub trace: Option<PathBuf>,
-    /// Record every call and what the guest did, for `swtdx replay` and `swtdx trace`
-    #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
-    pub record: Option<PathBuf>,
-    /// Answer calls with an error instead of making them: WHAT:LEAF[@N[+COUNT]], up to 16 times
+    /// Disturb calls, up to 16 rules: WHAT:WHERE[@WHEN]
+    ///
+    /// WHAT: busy, no-entropy, interrupted, no-module, gp, ud, a status by name or number, listed (one of the leaf's
+    /// own, by --seed): the call is not made and answers so. lost: it is not made and succeeds. interrupt, poison,
+    /// lost-flush: it is made, and an interrupt waits meanwhile, its page is bad memory afterwards, or the TLB keeps
+    /// what it should drop. WHERE: a leaf, a lock (SEPT_TREE, SEPT_ENTRY, TDR, PAGE, OP_STATE, TD_EPOCH, KOT, TDMR,
+    /// WBCACHE, SYS), or *. WHEN: N, N+COUNT, /N for every Nth, ~N for one in N by --seed; else every call.
     #[arg(long, value_name = "SPEC")]
     pub fault: Vec<FaultRule>,
     /// Write the TDREPORT that the guest printed (1024 bytes)
@@ -106,6 +112,9 @@ pub struct Args {
     /// Seed of keys, random numbers and schedule
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
+    /// One thread for each vCPU and the host's clock: quicker, and no two runs are the same
+    #[arg(long, conflicts_with_all = ["gdb", "scripted"])]
+    pub realtime: bool,
     /// Give up after this much wall time
     #[arg(long, value_name = "SECS")]
     pub timeout: Option<u64>,

@@ -1,6 +1,5 @@
 //! Which vCPU runs when: one after the other, in slices of virtual time, so that every run is the same.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use tdx_call::{HostMemory, SeamcallLp};
@@ -18,9 +17,6 @@ const SLICE: u64 = 100_000;
 /// The longest wait for input before the run looks at its other duties.
 const GLANCE: Duration = Duration::from_millis(100);
 
-/// How many stops are kept for a debugger.
-const STOPS: usize = 1000;
-
 /// The processors' clock and interrupt lines, which a real host has in hardware.
 pub trait Clockwork {
     /// The host's TSC, read as software reads it.
@@ -37,6 +33,8 @@ pub trait Clockwork {
     fn arm(&self, lp: usize, tsc: u64);
     /// Sends processor `lp` the interrupt that makes it look into a posted-interrupt descriptor.
     fn notify(&self, lp: usize);
+    /// Makes processor `lp` leave the guest it is in.
+    fn kick(&self, lp: usize);
 }
 
 /// The guest's TSC in terms of the host's.
@@ -134,13 +132,13 @@ pub struct Running<'a, M, L, C> {
     pub vcpus: &'a mut [Vcpu],
     /// As many as there are vCPUs.
     pub states: Vec<State>,
+    /// Whose turn is the next round's first: after a stop for the debugger the others come before that vCPU again.
+    pub first: usize,
     pub board: &'a mut Board,
     pub clockwork: &'a C,
     pub tsc: GuestTsc,
     pub stats: &'a mut RunStats,
     pub until: Option<Instant>,
-    /// The last stops of a DEBUG TD, oldest first: vCPU and what it was.
-    pub stops: VecDeque<(usize, Stop)>,
     /// Whether the guest has said its last word.
     pub over: &'a dyn Fn() -> bool,
     /// What is typed at the console.
@@ -161,7 +159,8 @@ impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Running<'_, M, L, C> {
     /// One slice of every vCPU, or of `only` one; the TD's end if it came.
     pub fn round(&mut self, only: Option<usize>) -> Result<Option<End>, HostError> {
         let mut slept = true;
-        for index in 0..self.vcpus.len() {
+        let all = self.vcpus.len();
+        for index in (self.first..all).chain(0..self.first) {
             if only.is_some_and(|only| only != index) {
                 continue;
             }
@@ -176,7 +175,10 @@ impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Running<'_, M, L, C> {
             self.tell(index);
             match self.turn(index)? {
                 Ok(next) => self.states[index] = next,
-                Err(end) => return Ok(Some(end)),
+                Err(end) => {
+                    self.first = (index + 1) % all;
+                    return Ok(Some(end));
+                }
             }
             if (self.over)() {
                 return Ok(Some(End::Panicked));
@@ -185,6 +187,7 @@ impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Running<'_, M, L, C> {
                 return Ok(Some(end));
             }
         }
+        self.first = 0;
         if !slept {
             return Ok(None);
         }
@@ -241,45 +244,7 @@ impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Running<'_, M, L, C> {
             stats: self.stats,
         }
         .run(vcpu)?;
-        if self.td.config().is_debug() {
-            if self.stops.len() == STOPS {
-                self.stops.pop_front();
-            }
-            self.stops.push_back((index, stop.clone()));
-        }
-        Ok(match stop {
-            Stop::Interrupted { .. } => Ok(State::Ready),
-            Stop::Halted { blocked } => Ok(State::Halted { blocked }),
-            Stop::Devices => match self.board.power() {
-                Some(Power::Off) => Err(End::PoweredOff),
-                Some(Power::Reset) => Err(End::Reset),
-                None => Ok(State::Ready),
-            },
-            Stop::FatalError(report) => Err(End::FatalError(report)),
-            Stop::TripleFault => Err(End::TripleFault { vcpu: number }),
-            Stop::MemoryFault(fault) => Err(End::MemoryFault {
-                vcpu: number,
-                fault,
-            }),
-            Stop::Dead { words, .. } => Err(End::Dead {
-                vcpu: number,
-                rax: words.rax.raw(),
-            }),
-            Stop::Debug {
-                reason,
-                qualification,
-                interruption,
-            } => Err(End::Debug {
-                vcpu: number,
-                reason,
-                qualification,
-                interruption,
-            }),
-            Stop::Unexpected { words } => Err(End::Unexpected {
-                vcpu: number,
-                reason: ExitReason(words.exit_reason() as u16),
-            }),
-        })
+        Ok(next(stop, number, self.board.power()))
     }
 
     /// Lets devices serve the guest's requests and due timers fire, and posts what the devices want delivered.
@@ -339,6 +304,41 @@ impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Running<'_, M, L, C> {
         self.clockwork.sleep_until(at);
         self.deliver()?;
         Ok(true)
+    }
+}
+
+/// What comes after a stop of vCPU `vcpu`: its next turn, or the TD's end.
+#[allow(clippy::result_large_err, reason = "it is the last value of a life")]
+pub fn next(stop: Stop, vcpu: u32, power: Option<Power>) -> Result<State, End> {
+    match stop {
+        Stop::Interrupted { .. } => Ok(State::Ready),
+        Stop::Halted { blocked } => Ok(State::Halted { blocked }),
+        Stop::Devices => match power {
+            Some(Power::Off) => Err(End::PoweredOff),
+            Some(Power::Reset) => Err(End::Reset),
+            None => Ok(State::Ready),
+        },
+        Stop::FatalError(report) => Err(End::FatalError(report)),
+        Stop::TripleFault => Err(End::TripleFault { vcpu }),
+        Stop::MemoryFault(fault) => Err(End::MemoryFault { vcpu, fault }),
+        Stop::Dead { words, .. } => Err(End::Dead {
+            vcpu,
+            rax: words.rax.raw(),
+        }),
+        Stop::Debug {
+            reason,
+            qualification,
+            interruption,
+        } => Err(End::Debug {
+            vcpu,
+            reason,
+            qualification,
+            interruption,
+        }),
+        Stop::Unexpected { words } => Err(End::Unexpected {
+            vcpu,
+            reason: ExitReason(words.exit_reason() as u16),
+        }),
     }
 }
 

@@ -7,6 +7,7 @@ use tdx_host::tdvmcall::SubFunction;
 use tdx_host::{RunStats, TdStats, Teardown};
 use x86_arch::ExitReason;
 
+use super::accounts::{Accounts, FaultSummary};
 use super::console::Seen;
 use super::guest::Guest;
 use super::report::{Report, hex};
@@ -32,6 +33,8 @@ pub struct Summary {
     pub tdvmcalls: BTreeMap<String, u64>,
     pub pages: Pages,
     pub teardown: TeardownSummary,
+    pub faults: Vec<FaultSummary>,
+    pub accounts: Accounts,
 }
 
 /// What the TDREPORT said that the guest printed.
@@ -67,6 +70,8 @@ pub struct TeardownSummary {
     pub sept: u64,
     pub host_pages: u64,
     pub cache_writebacks: u32,
+    /// The failure that made teardown begin again.
+    pub hindered: Option<String>,
     /// Pages and key IDs that did not come back.
     pub lost_pages: i64,
     pub lost_hkids: i64,
@@ -120,13 +125,14 @@ impl Pages {
 }
 
 impl TeardownSummary {
-    pub fn new(report: Teardown, lost_pages: i64, lost_hkids: i64) -> Self {
+    pub fn new(report: &Teardown, lost_pages: i64, lost_hkids: i64) -> Self {
         Self {
             reclaimed: report.reclaimed,
             private: report.private,
             sept: report.sept,
             host_pages: report.host_pages,
             cache_writebacks: report.cache_writebacks,
+            hindered: report.hindered.as_ref().map(ToString::to_string),
             lost_pages,
             lost_hkids,
         }
@@ -157,6 +163,15 @@ pub fn tdvmcalls(stats: &RunStats) -> BTreeMap<String, u64> {
 pub fn words(end: &End) -> String {
     let (name, _, why) = verdict(end, &Seen::default(), None);
     why.unwrap_or_else(|| name.to_owned())
+}
+
+/// A triple fault on the way into the guest's handler of a #VE.
+pub fn died_at_a_ve(vcpu: u32, reason: ExitReason, silent: bool) -> String {
+    let why = match silent {
+        true => "a kernel without TDX guest support (CONFIG_INTEL_TDX_GUEST) dies so",
+        false => "its handler cannot be reached",
+    };
+    format!("vCPU {vcpu}: triple fault at a #VE ({reason}) that the guest cannot take: {why}")
 }
 
 /// How an end is called, its exit status, and what is to be said about it.

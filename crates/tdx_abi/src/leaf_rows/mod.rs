@@ -2,6 +2,7 @@
 //! handler names (spec: host-*.md, guest-leaves.md, vp-enter.md). One row a leaf, one file a category.
 
 mod guest;
+mod lock;
 mod memory;
 mod migration;
 mod module;
@@ -11,6 +12,7 @@ mod vcpu;
 
 use core::fmt;
 
+pub use lock::LockKind;
 use x86_arch::Gpr;
 
 use crate::{GuestLeaf, HostLeaf, OpState, SeptState, Status};

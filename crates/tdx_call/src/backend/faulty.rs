@@ -1,91 +1,185 @@
-//! Answers chosen calls with an error instead of making them: the race that takes a lab to see, on one thread.
+//! Disturbs chosen calls: the race that takes a lab to see, on one thread.
 
-use core::fmt;
-use core::str::FromStr;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use tdx_abi::{HostLeaf, LeafWord, Status};
+use x86_arch::Hpa;
 
+use super::fault::{Fault, FaultRule, interrupted};
 use crate::{NoSeam, SeamcallLp, TdxModuleArgs, Traffic, VpEntry};
 
-/// Which calls of a leaf fail, and how.
-///
-/// Written `WHAT:LEAF@N`: the Nth call of the leaf (from 1) answers WHAT; `@N+COUNT` for COUNT calls from there on; every
-/// call without `@`. WHAT is `busy`, `no-entropy`, `interrupted`, `no-module`, a status's name, or its number.
-///
-/// ```
-/// use tdx_abi::{HostLeaf, Status};
-/// use tdx_call::backend::FaultRule;
-///
-/// let rule: FaultRule = "busy:TDH.MEM.RANGE.BLOCK@3".parse()?;
-/// assert_eq!(rule.leaf, HostLeaf::MEM_RANGE_BLOCK);
-/// assert_eq!((rule.first, rule.count, rule.answer), (3, 1, Ok(Status::OPERAND_BUSY)));
-/// # Ok::<(), tdx_call::backend::InvalidFaultRule>(())
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct FaultRule {
-    pub leaf: HostLeaf,
-    /// The first call that fails, from 1.
-    pub first: u32,
-    /// How many calls fail.
-    pub count: u32,
-    pub answer: Result<Status, NoSeam>,
+/// The rules of a run and how far each has counted; all processors share it. `N` bounds the number of rules.
+#[derive(Debug)]
+pub struct Schedule<const N: usize = 16> {
+    rules: [Option<Counted>; N],
+    random: AtomicU64,
 }
 
-/// Fails the calls that its rules name, and makes the others. `N` bounds the number of rules.
-#[derive(Clone, Debug)]
-pub struct Faulty<L, const N: usize = 16> {
-    inner: L,
-    /// Each with the calls of its leaf so far.
-    rules: [Option<(FaultRule, u32)>; N],
+#[derive(Debug)]
+struct Counted {
+    rule: FaultRule,
+    calls: AtomicU32,
+    hits: AtomicU32,
 }
 
-impl<L, const N: usize> Faulty<L, N> {
-    /// The first `N` of `rules`; the first that applies to a call decides.
-    pub fn new(inner: L, rules: impl IntoIterator<Item = FaultRule>) -> Self {
+/// What a [`Faulty`] processor does with a call.
+enum Due {
+    Answer(Result<Status, NoSeam>),
+    Disturb(Fault),
+}
+
+impl<const N: usize> Schedule<N> {
+    /// The first `N` of `rules`; the first that is due decides. `seed` is that of the rules that draw.
+    pub fn new(rules: impl IntoIterator<Item = FaultRule>, seed: u64) -> Self {
         let mut rules = rules.into_iter();
+        let counted = |rule| Counted {
+            rule,
+            calls: AtomicU32::new(0),
+            hits: AtomicU32::new(0),
+        };
+        Schedule {
+            rules: core::array::from_fn(|_| rules.next().map(counted)),
+            random: AtomicU64::new(seed),
+        }
+    }
+
+    /// Each rule, the calls at its site so far, and those of them that it disturbed.
+    pub fn counts(&self) -> impl Iterator<Item = (FaultRule, u32, u32)> + use<'_, N> {
+        let counts = |c: &Counted| (c.rule, c.calls.load(Relaxed), c.hits.load(Relaxed));
+        self.rules.iter().flatten().map(counts)
+    }
+
+    /// Counts a call for every rule; what the first that is due does with it.
+    fn due(&self, leaf: HostLeaf) -> Option<Due> {
+        let mut due = None;
+        let rules = self.rules.iter().flatten();
+        for counted in rules.filter(|counted| counted.rule.site.takes(leaf)) {
+            let number = counted.calls.fetch_add(1, Relaxed).saturating_add(1);
+            let rule = counted.rule;
+            if due.is_none() && rule.when.is_due(number, |below| self.draw(below)) {
+                counted.hits.fetch_add(1, Relaxed);
+                due = Some(self.fault(rule, leaf));
+            }
+        }
+        due
+    }
+
+    fn fault(&self, rule: FaultRule, leaf: HostLeaf) -> Due {
+        Due::Answer(match rule.fault {
+            Fault::Busy => Ok(rule.site.busy(leaf)),
+            Fault::Interrupted => Ok(interrupted(leaf)),
+            Fault::Answer(status) => Ok(status),
+            Fault::NoSeam(why) => Err(why),
+            Fault::Lost => Ok(Status::SUCCESS),
+            Fault::Listed => {
+                let listed = leaf.row().map_or(&[][..], |row| row.statuses);
+                let at = self.draw(listed.len().max(1) as u32) as usize;
+                Ok(listed.get(at).copied().unwrap_or(Status::OPERAND_BUSY))
+            }
+            Fault::Interrupt | Fault::Poison | Fault::LostFlush => {
+                return Due::Disturb(rule.fault);
+            }
+        })
+    }
+
+    /// A random number below `below` (SplitMix64).
+    fn draw(&self, below: u32) -> u32 {
+        const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+        let z = self.random.fetch_add(GOLDEN, Relaxed).wrapping_add(GOLDEN);
+        let z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ z >> 31) % u64::from(below)) as u32
+    }
+}
+
+/// What only the hardware can do to a call; who owns it is told to, before or after the call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Disturbance {
+    /// Before: an interrupt waits for the processor.
+    InterruptArrives,
+    /// After: the host's handler takes it.
+    InterruptTaken,
+    /// After: this page's memory is bad.
+    Poison(Hpa),
+    /// Before: from now on the processor's TLB keeps what it is told to drop.
+    FlushesLost,
+    /// After: it obeys again.
+    FlushesWork,
+}
+
+/// A processor whose calls a [`Schedule`] disturbs. `hardware` does what a [`Disturbance`] says.
+#[derive(Clone, Debug)]
+pub struct Faulty<'s, L, H = fn(Disturbance), const N: usize = 16> {
+    inner: L,
+    schedule: &'s Schedule<N>,
+    hardware: H,
+}
+
+impl<'s, L, const N: usize> Faulty<'s, L, fn(Disturbance), N> {
+    /// Without a hand on the hardware: rules that need it do nothing.
+    pub fn new(inner: L, schedule: &'s Schedule<N>) -> Self {
+        Faulty::on(inner, schedule, |_| {})
+    }
+}
+
+impl<'s, L, H: FnMut(Disturbance), const N: usize> Faulty<'s, L, H, N> {
+    pub fn on(inner: L, schedule: &'s Schedule<N>, hardware: H) -> Self {
         Faulty {
             inner,
-            rules: core::array::from_fn(|_| rules.next().map(|rule| (rule, 0))),
+            schedule,
+            hardware,
         }
     }
     pub fn into_inner(self) -> L {
         self.inner
     }
 
-    /// Counts the call for every rule; the answer of the first that fails it.
-    fn fault(&mut self, leaf: HostLeaf) -> Option<Result<Status, NoSeam>> {
-        let mut fault = None;
-        for (rule, calls) in self
-            .rules
-            .iter_mut()
-            .flatten()
-            .filter(|(r, _)| r.leaf == leaf)
-        {
-            *calls = calls.saturating_add(1);
-            if *calls >= rule.first && *calls - rule.first < rule.count {
-                fault = fault.or(Some(rule.answer));
-            }
+    /// Makes a call between the two halves of a disturbance; `page` is R8 before the call.
+    fn disturbed(
+        &mut self,
+        fault: Fault,
+        page: Hpa,
+        call: impl FnOnce(&mut L) -> Result<Status, NoSeam>,
+    ) -> Result<Status, NoSeam> {
+        match fault {
+            Fault::Interrupt => (self.hardware)(Disturbance::InterruptArrives),
+            Fault::LostFlush => (self.hardware)(Disturbance::FlushesLost),
+            _ => {}
         }
-        fault
+        let answer = call(&mut self.inner);
+        match fault {
+            Fault::Interrupt => (self.hardware)(Disturbance::InterruptTaken),
+            Fault::LostFlush => (self.hardware)(Disturbance::FlushesWork),
+            Fault::Poison if answer.is_ok_and(|status| !status.is_error()) => {
+                (self.hardware)(Disturbance::Poison(page));
+            }
+            _ => {}
+        }
+        answer
     }
 }
 
-impl<L: SeamcallLp, const N: usize> SeamcallLp for Faulty<L, N> {
+impl<L: SeamcallLp, H: FnMut(Disturbance), const N: usize> SeamcallLp for Faulty<'_, L, H, N> {
     fn seamcall(
         &mut self,
         leaf: LeafWord,
         args: &mut TdxModuleArgs,
         traffic: Traffic,
     ) -> Result<Status, NoSeam> {
-        match self.fault(HostLeaf(leaf.number())) {
-            Some(answer) => answer,
+        match self.schedule.due(HostLeaf(leaf.number())) {
             None => self.inner.seamcall(leaf, args, traffic),
+            Some(Due::Answer(answer)) => answer,
+            Some(Due::Disturb(fault)) => {
+                let page = Hpa::new(args.r8);
+                self.disturbed(fault, page, |lp| lp.seamcall(leaf, args, traffic))
+            }
         }
     }
 
     fn vp_enter(&mut self, entry: &mut VpEntry<'_>) -> Result<Status, NoSeam> {
-        match self.fault(HostLeaf::VP_ENTER) {
-            Some(answer) => {
+        match self.schedule.due(HostLeaf::VP_ENTER) {
+            None => self.inner.vp_enter(entry),
+            Some(Due::Answer(answer)) => {
                 let rax = answer.unwrap_or_else(NoSeam::status);
                 entry.exited(coco_regs::ExitWords {
                     rax,
@@ -93,80 +187,9 @@ impl<L: SeamcallLp, const N: usize> SeamcallLp for Faulty<L, N> {
                 });
                 answer
             }
-            None => self.inner.vp_enter(entry),
+            Some(Due::Disturb(fault)) => {
+                self.disturbed(fault, Hpa::new(0), |lp| lp.vp_enter(entry))
+            }
         }
     }
 }
-
-/// The text is no fault rule; which part is wrong.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum InvalidFaultRule {
-    /// There is no `:` between what and where.
-    NoColon,
-    /// Not one of the words, a status's name or a number.
-    What,
-    /// Not the name of a SEAMCALL leaf.
-    Leaf,
-    /// Not a number from 1, or not `FIRST+COUNT`.
-    Position,
-}
-
-impl FromStr for FaultRule {
-    type Err = InvalidFaultRule;
-
-    fn from_str(text: &str) -> Result<Self, InvalidFaultRule> {
-        let (what, place) = text.split_once(':').ok_or(InvalidFaultRule::NoColon)?;
-        let (leaf, position) = match place.split_once('@') {
-            Some((leaf, position)) => (leaf, Some(position)),
-            None => (place, None),
-        };
-        let number = |text: &str| match text.parse() {
-            Ok(0) | Err(_) => Err(InvalidFaultRule::Position),
-            Ok(number) => Ok(number),
-        };
-        let (first, count) = match position.map(|p| p.split_once('+').ok_or(p)) {
-            None => (1, u32::MAX),
-            Some(Err(first)) => (number(first)?, 1),
-            Some(Ok((first, count))) => (number(first)?, number(count)?),
-        };
-        Ok(FaultRule {
-            leaf: HostLeaf::parse(leaf).ok_or(InvalidFaultRule::Leaf)?,
-            first,
-            count,
-            answer: answer(what).ok_or(InvalidFaultRule::What)?,
-        })
-    }
-}
-
-fn answer(what: &str) -> Option<Result<Status, NoSeam>> {
-    Some(Ok(match what {
-        "busy" => Status::OPERAND_BUSY,
-        "no-entropy" => Status::RND_NO_ENTROPY,
-        "interrupted" => Status::INTERRUPTED_RESUMABLE,
-        "no-module" => return Some(Err(NoSeam::VmFailInvalid)),
-        other => match other.strip_prefix("0x") {
-            Some(digits) => Status(u64::from_str_radix(digits, 16).ok()?),
-            None => {
-                let name = other.strip_prefix("TDX_").unwrap_or(other);
-                *Status::ALL
-                    .iter()
-                    .find(|status| status.name().is_some_and(|n| n.eq_ignore_ascii_case(name)))?
-            }
-        },
-    }))
-}
-
-impl fmt::Display for InvalidFaultRule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            InvalidFaultRule::NoColon => "a fault is WHAT:LEAF[@N[+COUNT]]",
-            InvalidFaultRule::What => {
-                "a fault is busy, no-entropy, interrupted, no-module, or a status by name or number"
-            }
-            InvalidFaultRule::Leaf => "not a SEAMCALL leaf (such as TDH.MEM.RANGE.BLOCK)",
-            InvalidFaultRule::Position => "calls are counted from 1: @N, or @N+COUNT",
-        })
-    }
-}
-
-impl core::error::Error for InvalidFaultRule {}

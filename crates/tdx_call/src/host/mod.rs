@@ -63,8 +63,8 @@ pub fn call<L: SeamcallLp + ?Sized>(
     args: &mut TdxModuleArgs,
     traffic: Traffic,
 ) -> Result<Status, CallError> {
-    let status = lp.seamcall(leaf, args, traffic)?;
-    sort(Leaf::host(leaf), status, args)
+    let answer = lp.seamcall(leaf, args, traffic);
+    sort(Leaf::host(leaf), answer, args)
 }
 
 /// Tells an interrupted leaf from a refused one.

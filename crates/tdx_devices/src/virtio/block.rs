@@ -1,7 +1,7 @@
 //! A disk (virtio 1.2, 5.2) in a raw file.
 
 use std::fmt;
-use std::fs::{File, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
@@ -96,10 +96,11 @@ impl fmt::Debug for Block {
 impl Block {
     /// Opens a raw file as a disk with this id (at most 20 bytes count), and locks it: shared if it is read-only.
     pub fn open(path: &Path, read_only: bool, id: &str) -> Result<Block, NoDisk> {
-        let file = File::options().read(true).write(!read_only).open(path)?;
-        if !file.metadata()?.is_file() {
+        // Looked at before it is opened: a pipe would wait for its other end.
+        if !fs::metadata(path)?.is_file() {
             return Err(NoDisk::NoFile);
         }
+        let file = File::options().read(true).write(!read_only).open(path)?;
         let locked = match read_only {
             true => file.try_lock_shared(),
             false => file.try_lock(),

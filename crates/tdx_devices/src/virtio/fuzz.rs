@@ -175,7 +175,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
         fn no_driver_makes_a_device_panic_or_go_on_after_a_fault(kind in 0u8..4, acts in acts()) {
             let mut bytes = vec![kind];

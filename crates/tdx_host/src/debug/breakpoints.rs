@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use tdx_call::{HostMemory, SeamcallLp};
 
-use super::{DebugContext, DebugError, DebugMemory, DebugReg};
-use crate::Vcpu;
+use super::{DebugError, DebugMemory, Stopped, memory};
 
 const INT3: u8 = 0xCC;
 
@@ -40,22 +39,21 @@ impl Breakpoints {
         Breakpoints::default()
     }
 
-    /// Puts an INT3 at a linear address, as the page tables of `vcpu` map it now.
-    pub fn insert<L: SeamcallLp, M: HostMemory>(
+    /// Puts an INT3 at a linear address, as the page tables of the vCPU map it now.
+    pub fn insert<M: HostMemory, L: SeamcallLp>(
         &mut self,
-        memory: &DebugMemory<'_, M>,
-        lp: &mut L,
-        vcpu: &Vcpu,
-        context: &mut DebugContext,
+        stopped: &mut Stopped<'_, M, L>,
         linear: u64,
     ) -> Result<(), DebugError> {
-        let gpa = memory.translate(lp, vcpu, context, linear)?;
+        let gpa = stopped.translate(linear)?;
         if self.software.contains_key(&gpa) {
             return Ok(());
         }
         let mut byte = [0];
-        memory.read_gpa(lp, gpa, &mut byte)?;
-        memory.write_gpa(lp, gpa, &[INT3])?;
+        let no_page = |error| memory::no_page(linear, gpa, error);
+        let (memory, lp) = (&stopped.memory, &mut *stopped.lp);
+        memory.read_gpa(lp, gpa, &mut byte).map_err(no_page)?;
+        memory.write_gpa(lp, gpa, &[INT3]).map_err(no_page)?;
         self.software.insert(gpa, (byte[0], linear));
         Ok(())
     }
@@ -91,9 +89,9 @@ impl Breakpoints {
         first
     }
 
-    /// Whether an INT3 of ours stands at a linear address.
-    pub fn is_at(&self, linear: u64) -> bool {
-        self.software.values().any(|(_, at)| *at == linear)
+    /// Whether an INT3 of ours stands at a guest physical address.
+    pub fn stands_on(&self, gpa: u64) -> bool {
+        self.software.contains_key(&gpa)
     }
 
     /// Replaces our INT3s in bytes that were read from `gpa` on by what they stand on.
@@ -139,12 +137,19 @@ impl Breakpoints {
             .and_then(|i| self.hardware[i])
     }
 
-    /// Puts the debug-address registers and DR7 into a vCPU's context, while any is in use.
-    pub fn load(&self, context: &mut DebugContext) {
-        for (n, breakpoint) in (0u8..).zip(self.hardware) {
-            context.set(DebugReg::Dr(n), breakpoint.map_or(0, |b| b.linear));
+    /// DR0 to DR3 and DR7: these breakpoints, and in the registers left free the stepper's stops at code.
+    pub fn registers(&self, code: impl Iterator<Item = u64>) -> [u64; 5] {
+        let mut all = self.hardware;
+        let free = all.iter_mut().filter(|place| place.is_none());
+        for (place, linear) in free.zip(code) {
+            *place = Some(HardwareBreakpoint {
+                linear,
+                len: 1,
+                watch: Watch::Execute,
+            });
         }
-        context.set(DebugReg::Dr7, dr7(&self.hardware));
+        let linear = |n: usize| all[n].map_or(0, |b| b.linear);
+        [linear(0), linear(1), linear(2), linear(3), dr7(&all)]
     }
 }
 
@@ -238,6 +243,28 @@ mod tests {
             breakpoints.hit(0x4000),
             None,
             "a single step names no register"
+        );
+    }
+
+    #[test]
+    fn a_step_takes_the_registers_that_are_free() {
+        let mut breakpoints = Breakpoints::new();
+        for linear in [1, 2, 3] {
+            breakpoints
+                .watch(HardwareBreakpoint {
+                    linear,
+                    len: 1,
+                    watch: Watch::Execute,
+                })
+                .expect("a free register");
+        }
+        assert_eq!(
+            breakpoints.registers([0x10, 0x20].into_iter()),
+            [1, 2, 3, 0x10, 0x4AA]
+        );
+        assert_eq!(
+            Breakpoints::new().registers(std::iter::empty()),
+            [0, 0, 0, 0, 0x400]
         );
     }
 

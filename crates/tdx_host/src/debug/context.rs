@@ -6,7 +6,7 @@ use std::fmt;
 use tdx_abi::Status;
 use tdx_call::SeamcallLp;
 
-use super::DebugReg;
+use super::{Component, DebugReg};
 use crate::{HostError, Vcpu};
 
 /// A register cannot be reached.
@@ -22,6 +22,11 @@ pub enum DebugError {
     NotMapped { linear: u64, reached: usize },
     /// The guest's page tables map it, and no private or shared page is behind it.
     NoPage { linear: u64, gpa: u64 },
+    /// The TD's XFAM has no such state component.
+    NoComponent { component: Component },
+    /// The state component is in its initial configuration, and the module lets nobody change the XSAVE header that
+    /// says so.
+    InitialState { component: Component },
     /// Every debug-address register is in use.
     NoDebugRegister,
     /// The library itself failed.
@@ -45,6 +50,17 @@ impl fmt::Display for DebugError {
             Self::NoPage { linear, gpa } => {
                 write!(f, "no page of the TD is behind {linear:#x} (GPA {gpa:#x})")
             }
+            Self::NoComponent { component } => {
+                write!(
+                    f,
+                    "the TD has no {component} registers: its XFAM leaves them out"
+                )
+            }
+            Self::InitialState { component } => write!(
+                f,
+                "the guest has not used its {component} registers yet: they are in their initial configuration, and the \
+                 XSAVE header that says so is read-only"
+            ),
             Self::NoDebugRegister => f.write_str("all four debug-address registers are in use"),
             Self::Host(error) => write!(f, "{error}"),
         }

@@ -174,7 +174,8 @@ fn words(gpa: u64, len: usize) -> impl Iterator<Item = (u64, std::ops::Range<usi
     })
 }
 
-fn no_page(linear: u64, gpa: u64, error: HostError) -> DebugError {
+/// What a refusal of TDH.MEM.RD or WR means for a debugger.
+pub(super) fn no_page(linear: u64, gpa: u64, error: HostError) -> DebugError {
     match error.code() {
         Some(Status::TD_NON_DEBUG) => DebugError::ProductionTd {
             what: format!("memory at {linear:#x}"),

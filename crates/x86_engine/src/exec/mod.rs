@@ -156,10 +156,15 @@ pub fn execute<P: RamPage + 'static>(
         | Vmxon | Invept | Invvpid | Getsec | Vmfunc | Encls | Enclv | Pconfig => {
             system::vmx(cpu, insn)
         }
-        // Hints and fences: every access here is ordered already.
+        // Hints, and fences of what is in program order already.
         Nop | Rdsspd | Rdsspq | Endbr32 | Endbr64 | Prefetch | Prefetchw | Prefetchwt1
         | Prefetchnta | Prefetcht0 | Prefetcht1 | Prefetcht2 | Prefetchit0 | Prefetchit1
-        | Lfence | Mfence | Sfence | Serialize | Reservednop => Ok(()),
+        | Lfence | Sfence | Reservednop => Ok(()),
+        // The guest's accesses are the host's, in program order but for stores that wait while later loads go ahead.
+        Mfence | Serialize => {
+            core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+            Ok(())
+        }
         INVALID | Ud0 | Ud1 | Ud2 => Err(Fault::UD),
         _ => match condition_of(insn) {
             Some(code) if insn.is_jcc_short_or_near() => branch::jcc(cpu, insn, code),

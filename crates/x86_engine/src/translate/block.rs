@@ -1,0 +1,564 @@
+//! One block of guest code as host code: entry and exits, flags, addresses. [`super::select`] adds the instructions.
+//!
+//! Between blocks the guest's arithmetic flags are in the frame, always exact. Inside a block they stay in the
+//! host's flags until something needs those for itself (a TLB check, the end of the block).
+
+use crate::translate::asm::{ABOVE, Asm, Forward, NOT_EQUAL, R15, RAX, RBP, SIGN};
+use crate::translate::entry::at;
+use crate::translate::fast::jump_index;
+use crate::translate::thunks::{Exit, Thunks};
+use crate::translate::{HOST, select};
+use iced_x86::{
+    Decoder, DecoderError, DecoderOptions, Encoder, FlowControl, Instruction, Register,
+};
+
+/// Instructions of a block at most; a budget check subtracts them as a signed byte.
+const LONGEST: usize = 64;
+/// Forward branches that a block goes on behind.
+const SIDE_EXITS: usize = 6;
+/// Guest RSP's host register.
+pub const STACK: u8 = 11;
+
+/// The instruction is left to the interpreter.
+pub struct Unsupported;
+pub type Done = Result<(), Unsupported>;
+
+/// What an instruction does to the block.
+pub enum Step {
+    Next,
+    /// The block ends with it; it went to all its targets.
+    End,
+}
+
+/// Where the guest code of a block comes from.
+pub struct Source<'a> {
+    pub bytes: &'a [u8; 4096],
+    /// The linear address of the page.
+    pub page: u64,
+    pub offset: usize,
+    pub version: u32,
+    pub version_address: u64,
+}
+
+/// A translated block.
+pub struct Translated {
+    pub code: Vec<u8>,
+    /// Where jumps from inside the page enter, relative to the start.
+    pub inner: usize,
+    /// Displacements that may lead to blocks of this page once these exist: page offset and address.
+    pub links: Vec<(u16, u64)>,
+}
+
+enum Stub {
+    /// A TLB miss in instruction number `done`.
+    Miss {
+        from: Forward,
+        retry: u64,
+        write: bool,
+        rip: u64,
+        done: usize,
+    },
+    /// The interpreter takes over at instruction number `done`.
+    Leave {
+        from: Forward,
+        rip: u64,
+        done: usize,
+    },
+    /// A branch to `target` taken after `done` instructions.
+    Branch {
+        from: Forward,
+        target: u64,
+        done: usize,
+    },
+    /// The target of an indirect call that the jump cache does not know is in `SPARE`.
+    Unknown { from: Forward },
+}
+
+pub struct Builder<'a> {
+    pub asm: Asm,
+    pub encoder: &'a mut Encoder,
+    thunks: Thunks,
+    page: u64,
+    /// The block's own address, and where jumps from inside the page enter it.
+    start: u64,
+    inner: u64,
+    stubs: Vec<Stub>,
+    links: Vec<(u16, u64)>,
+    /// The guest's flags are in the frame.
+    saved: bool,
+    /// The guest's flags are the host's.
+    pub live: bool,
+    /// They are, but for AF, which the host's processor sets as it likes and the interpreter clears.
+    clear_af: bool,
+    /// The instruction being translated: its address, and how many came before it.
+    pub rip: u64,
+    pub done: usize,
+    side_exits: usize,
+}
+
+/// Translates the block at `source`; `None` when the interpreter has to execute its first instruction.
+/// `known` gives the inner address of blocks of the page.
+pub fn translate(
+    source: &Source<'_>,
+    base: u64,
+    thunks: Thunks,
+    encoder: &mut Encoder,
+    known: &dyn Fn(u16) -> Option<u64>,
+) -> Option<Translated> {
+    let mut builder = Builder {
+        asm: Asm::new(base),
+        encoder,
+        thunks,
+        page: source.page,
+        start: source.page + source.offset as u64,
+        inner: 0,
+        stubs: Vec::new(),
+        links: Vec::new(),
+        saved: true,
+        live: false,
+        clear_af: false,
+        rip: source.page + source.offset as u64,
+        done: 0,
+        side_exits: 0,
+    };
+    builder.version_check(source);
+    let inner = builder.asm.code.len();
+    builder.inner = builder.asm.here();
+    let budget = builder.budget_check();
+    let start = builder.rip;
+    let insns = decode(source);
+    loop {
+        if builder.done == LONGEST || builder.rip & !0xFFF != source.page {
+            builder.save_flags();
+            builder.go(builder.rip, known);
+            break;
+        }
+        let mark = (
+            builder.asm.code.len(),
+            builder.stubs.len(),
+            (builder.saved, builder.live, builder.clear_af),
+            builder.links.len(),
+        );
+        // What is cut off by the end of the page, too long or invalid is not there: the interpreter finds out.
+        let (step, next) = match insns[builder.done..].split_first() {
+            Some((insn, rest)) => (
+                select::instruction(&mut builder, insn, rest, known),
+                insn.next_ip(),
+            ),
+            None => (Err(Unsupported), 0),
+        };
+        match step {
+            Ok(Step::Next) => {
+                builder.done += 1;
+                builder.rip = next;
+            }
+            Ok(Step::End) => {
+                builder.done += 1;
+                break;
+            }
+            Err(Unsupported) => {
+                if builder.done == 0 {
+                    return None;
+                }
+                builder.asm.code.truncate(mark.0);
+                builder.stubs.truncate(mark.1);
+                (builder.saved, builder.live, builder.clear_af) = mark.2;
+                builder.links.truncate(mark.3);
+                builder.save_flags();
+                builder.leave(builder.rip, 0, Exit::Interpret);
+                break;
+            }
+        }
+    }
+    let count = builder.done;
+    builder.asm.code[budget.0] = count as u8;
+    builder.stubs(count, known);
+    builder.asm.bind(budget.1);
+    builder.leave(start, count, Exit::Budget);
+    Some(Translated {
+        code: builder.asm.code,
+        inner,
+        links: builder.links,
+    })
+}
+
+/// The instructions from the block's start, as far as they may belong to it.
+fn decode(source: &Source<'_>) -> Vec<Instruction> {
+    let bytes = &source.bytes[source.offset..];
+    let rip = source.page + source.offset as u64;
+    let mut decoder = Decoder::with_ip(64, bytes, rip, DecoderOptions::NONE);
+    let mut insns = Vec::with_capacity(16);
+    while insns.len() < LONGEST && decoder.can_decode() {
+        let insn = decoder.decode();
+        if decoder.last_error() != DecoderError::None {
+            break;
+        }
+        insns.push(insn);
+        let flow = insn.flow_control();
+        if flow != FlowControl::Next && flow != FlowControl::ConditionalBranch {
+            break;
+        }
+    }
+    insns
+}
+
+impl Builder<'_> {
+    /// The block begins with a look whether the page still has the bytes that were translated.
+    fn version_check(&mut self, source: &Source<'_>) {
+        self.asm.mov_imm(RAX, source.version_address);
+        self.asm.bytes(&[0x81, 0x38]); // cmp dword [rax], version
+        self.asm.u32(source.version);
+        let same = self.asm.jump_forward_if(crate::translate::asm::EQUAL);
+        self.leave(self.rip, 0, Exit::Continue);
+        self.asm.bind(same);
+    }
+
+    /// Takes the block's instructions off the budget; gives the offset of their number and the way out.
+    fn budget_check(&mut self) -> (usize, Forward) {
+        self.asm.alu_field_imm(5, at::BUDGET, 1);
+        let count = self.asm.code.len() - 1;
+        (count, self.asm.jump_forward_if(SIGN))
+    }
+
+    /// Leaves at `rip`, giving `refund` instructions back. The flags have to be saved.
+    fn leave(&mut self, rip: u64, refund: usize, exit: Exit) {
+        if refund != 0 {
+            self.asm.alu_field_imm(0, at::BUDGET, refund as i32);
+        }
+        self.asm.mov_imm(RAX, rip);
+        self.asm.jump(self.thunks.exits[exit as usize]);
+    }
+
+    // ---- flags ----
+
+    /// Puts the flags into the frame, unless they are there. RAX is lost; the host's flags may be.
+    pub fn save_flags(&mut self) {
+        if !self.saved {
+            self.asm.bytes(&[0x9F, 0x0F, 0x90, 0xC0]); // lahf; seto al
+            if self.clear_af {
+                self.asm.bytes(&[0x80, 0xE4, 0xEF]); // and ah, ~AF
+                self.live = false;
+                self.clear_af = false;
+            }
+            self.asm.bytes(&[0x89, 0x45, at::FLAGS as u8]); // mov [rbp + FLAGS], eax
+            self.saved = true;
+        }
+    }
+
+    /// Makes the guest's flags the host's, unless they are. RAX is lost.
+    pub fn restore_flags(&mut self) {
+        if self.clear_af {
+            self.save_flags();
+        }
+        if !self.live {
+            self.asm.bytes(&[0x8B, 0x45, at::FLAGS as u8]); // mov eax, [rbp + FLAGS]
+            self.asm.bytes(&[0x04, 0x7F, 0x9E]); // add al, 0x7F; sahf
+            self.live = true;
+        }
+    }
+
+    /// The host's flags are about to be lost.
+    pub fn lose_flags(&mut self) {
+        self.save_flags();
+        self.live = false;
+    }
+
+    /// The guest instruction just emitted wrote flags.
+    pub fn wrote_flags(&mut self) {
+        self.live = true;
+        self.saved = false;
+        self.clear_af = false;
+    }
+
+    /// The same by a shift, which leaves AF clear for the guest.
+    pub fn shifted_flags(&mut self) {
+        self.wrote_flags();
+        self.clear_af = true;
+    }
+
+    /// The flags were written to the frame instead.
+    pub fn stored_flags(&mut self) {
+        self.live = false;
+        self.saved = true;
+        self.clear_af = false;
+    }
+
+    // ---- memory ----
+
+    /// A register's value in a host register; loaded into `spare` when it has none of its own.
+    pub fn value(&mut self, guest: u8, spare: u8) -> u8 {
+        match HOST[usize::from(guest & 15)] {
+            Some(host) => host,
+            None => {
+                self.asm.get(spare, at::gpr(guest));
+                spare
+            }
+        }
+    }
+
+    /// Writes a guest register.
+    pub fn set(&mut self, guest: u8, from: u8) {
+        match HOST[usize::from(guest & 15)] {
+            Some(host) => self.asm.mov(host, from),
+            None => self.asm.put(at::gpr(guest), from),
+        }
+    }
+
+    /// The linear address of the memory operand in R15. RAX may be lost, and so may be the host's flags.
+    fn linear(&mut self, insn: &Instruction) -> Done {
+        let segment = match insn.memory_segment() {
+            Register::FS => Some(at::FS_BASE),
+            Register::GS => Some(at::GS_BASE),
+            _ => None,
+        };
+        self.effective(insn, R15)?;
+        if let Some(field) = segment {
+            self.asm.op_memory(0x03, R15, RBP, field);
+        }
+        Ok(())
+    }
+
+    /// The effective address in `to`, which is R15 or a register that the address does not use. Flags stay.
+    pub fn effective(&mut self, insn: &Instruction, to: u8) -> Done {
+        if insn.is_ip_rel_memory_operand() {
+            if insn.memory_base() != Register::RIP {
+                return Err(Unsupported);
+            }
+            self.asm.mov_imm(to, insn.ip_rel_memory_address());
+            return Ok(());
+        }
+        let (base, index) = (insn.memory_base(), insn.memory_index());
+        let displacement = insn.memory_displacement64();
+        let guest = |register: Register| match register {
+            Register::None => Ok(None),
+            _ if register.is_gpr64() => Ok(Some(register.number() as u8)),
+            _ => Err(Unsupported),
+        };
+        let (base, index) = (guest(base)?, guest(index)?);
+        if base.is_none() && index.is_none() {
+            if insn.memory_displ_size() < 4 {
+                return Err(Unsupported);
+            }
+            // A 32-bit address size would cut it.
+            if insn.memory_displ_size() == 4 {
+                return Err(Unsupported);
+            }
+            self.asm.mov_imm(to, displacement);
+            return Ok(());
+        }
+        let Ok(displacement) = i32::try_from(displacement as i64) else {
+            return Err(Unsupported);
+        };
+        let base = base.map(|base| self.value(base, R15));
+        let spare = if base == Some(R15) { RAX } else { R15 };
+        let index = index.map(|index| {
+            let scale = insn.memory_index_scale().trailing_zeros() as u8;
+            (self.value(index, spare), scale)
+        });
+        self.asm.lea(to, base, index, displacement);
+        Ok(())
+    }
+
+    /// The host address of the instruction's memory operand in R15. RAX and the host's flags are lost.
+    pub fn operand(&mut self, insn: &Instruction, write: bool, size: usize) -> Done {
+        self.lose_flags();
+        let retry = self.asm.here();
+        self.linear(insn)?;
+        self.check(retry, write, size);
+        Ok(())
+    }
+
+    /// The host address of `size` bytes at guest RSP + `displacement` in R15.
+    pub fn stack(&mut self, displacement: i32, write: bool, size: usize) {
+        self.lose_flags();
+        let retry = self.asm.here();
+        self.asm.lea(R15, Some(STACK), None, displacement);
+        self.check(retry, write, size);
+    }
+
+    /// From the linear address in R15 to the host's, or out.
+    pub fn check(&mut self, retry: u64, write: bool, size: usize) {
+        self.asm.bytes(&[0xC4, 0xC3, 0xFB, 0xF0, 0xC7, 8]); // rorx rax, r15, 8
+        self.asm.bytes(&[0x25, 0xF0, 0x3F, 0, 0]); // and eax, 0x3FF0: the set, times 16
+        let field = if write { at::WRITE } else { at::READ };
+        self.asm.op_memory(0x03, RAX, RBP, field);
+        // What remains of the address is the offset when the page is the same; the last byte has to be in it too.
+        self.asm.op_memory(0x33, R15, RAX, 0);
+        self.asm.alu_imm(7, R15, 4096 - size as i32);
+        let from = self.asm.jump_forward_if(ABOVE);
+        self.asm.op_memory(0x03, R15, RAX, 8);
+        self.stubs.push(Stub::Miss {
+            from,
+            retry,
+            write,
+            rip: self.rip,
+            done: self.done,
+        });
+    }
+
+    /// The interpreter takes over when the condition holds. The flags have to be saved.
+    pub fn leave_if(&mut self, condition: u8) {
+        let from = self.asm.jump_forward_if(condition);
+        self.stubs.push(Stub::Leave {
+            from,
+            rip: self.rip,
+            done: self.done,
+        });
+    }
+
+    // ---- branches ----
+
+    fn same_page(&self, target: u64) -> bool {
+        target & !0xFFF == self.page
+    }
+
+    fn known(&self, target: u64, known: &dyn Fn(u16) -> Option<u64>) -> Option<u64> {
+        if target == self.start {
+            return Some(self.inner);
+        }
+        known((target & 0xFFF) as u16)
+    }
+
+    /// Goes to a block at a known address. The flags have to be saved.
+    pub fn go(&mut self, target: u64, known: &dyn Fn(u16) -> Option<u64>) {
+        if self.same_page(target) {
+            if let Some(inner) = self.known(target, known) {
+                self.asm.jump(inner);
+                return;
+            }
+            let link = self.asm.jump_forward();
+            self.links
+                .push(((target & 0xFFF) as u16, self.asm.site(link)));
+            self.asm.bind(link);
+            self.leave(target, 0, Exit::Continue);
+            return;
+        }
+        let place = (jump_index(target) * 32) as i32;
+        self.asm.get(RAX, at::JUMPS);
+        self.asm.mov_imm(R15, target);
+        self.asm.op_memory(0x3B, R15, RAX, place);
+        let other = self.asm.jump_forward_if(NOT_EQUAL);
+        self.asm.get(R15, at::CONTEXT);
+        self.asm.op_memory(0x3B, R15, RAX, place + 16);
+        let void = self.asm.jump_forward_if(NOT_EQUAL);
+        self.asm.bytes(&[0xFF, 0xA0]); // jmp [rax + place + 8]
+        self.asm.bytes(&(place + 8).to_le_bytes());
+        self.asm.bind(other);
+        self.asm.bind(void);
+        self.leave(target, 0, Exit::Continue);
+    }
+
+    /// A conditional branch. True when the block may go on behind it.
+    pub fn branch_if(
+        &mut self,
+        condition: u8,
+        target: u64,
+        known: &dyn Fn(u16) -> Option<u64>,
+    ) -> bool {
+        let goes_on = target > self.rip && self.side_exits < SIDE_EXITS;
+        if goes_on {
+            self.side_exits += 1;
+        } else if self.same_page(target)
+            && let Some(inner) = self.known(target, known)
+        {
+            self.asm.jump_if(condition, inner);
+            return false;
+        }
+        let from = self.asm.jump_forward_if(condition);
+        if !goes_on && self.same_page(target) {
+            self.links
+                .push(((target & 0xFFF) as u16, self.asm.site(from)));
+        }
+        self.stubs.push(Stub::Branch {
+            from,
+            target,
+            done: self.done + 1,
+        });
+        goes_on
+    }
+
+    /// Looks the address in R15 up in the jump cache: its entry in RAX, or out by `miss`. The flags have to be
+    /// saved.
+    pub fn look_up(&mut self) -> [Forward; 2] {
+        self.asm.put(at::SPARE, R15);
+        self.asm.bytes(&[0x44, 0x89, 0xF8]); // mov eax, r15d
+        self.asm.bytes(&[0xC1, 0xE8, 6]); // shr eax, 6
+        self.asm.bytes(&[0x44, 0x31, 0xF8]); // xor eax, r15d
+        self.asm.bytes(&[0x83, 0xE0, 63]); // and eax, 63
+        self.asm.bytes(&[0x41, 0xC1, 0xEF, 6]); // shr r15d, 6
+        self.asm.bytes(&[0x41, 0x81, 0xE7, 0xC0, 0x0F, 0, 0]); // and r15d, 0xFC0
+        self.asm.bytes(&[0x44, 0x09, 0xF8]); // or eax, r15d
+        self.asm.bytes(&[0xC1, 0xE0, 5]); // shl eax, 5
+        self.asm.op_memory(0x03, RAX, RBP, at::JUMPS);
+        self.asm.get(R15, at::SPARE);
+        self.asm.op_memory(0x3B, R15, RAX, 0);
+        let other = self.asm.jump_forward_if(NOT_EQUAL);
+        self.asm.get(R15, at::CONTEXT);
+        self.asm.op_memory(0x3B, R15, RAX, 16);
+        [other, self.asm.jump_forward_if(NOT_EQUAL)]
+    }
+
+    /// Jumps to the entry that `look_up` found.
+    pub fn jump_found(&mut self) {
+        self.asm.bytes(&[0xFF, 0x60, 8]); // jmp [rax + 8]
+    }
+
+    /// The interpreter executes the instruction when the look-up failed.
+    pub fn interpret_at(&mut self, misses: [Forward; 2]) {
+        for from in misses {
+            self.stubs.push(Stub::Leave {
+                from,
+                rip: self.rip,
+                done: self.done,
+            });
+        }
+    }
+
+    /// Goes on at the address in SPARE when the look-up failed.
+    pub fn continue_at(&mut self, misses: [Forward; 2]) {
+        for from in misses {
+            self.stubs.push(Stub::Unknown { from });
+        }
+    }
+
+    /// What is rarely executed, behind the block. `count`: instructions of the block.
+    fn stubs(&mut self, count: usize, known: &dyn Fn(u16) -> Option<u64>) {
+        for stub in std::mem::take(&mut self.stubs) {
+            match stub {
+                Stub::Miss {
+                    from,
+                    retry,
+                    write,
+                    rip,
+                    done,
+                } => {
+                    self.asm.bind(from);
+                    self.asm.op_memory(0x33, R15, RAX, 0); // the linear address again
+                    self.asm.call(match write {
+                        true => self.thunks.fill_write,
+                        false => self.thunks.fill_read,
+                    });
+                    self.asm.bytes(&[0x85, 0xC0]); // test eax, eax
+                    self.asm.jump_if(NOT_EQUAL, retry);
+                    self.leave(rip, count - done, Exit::Interpret);
+                }
+                Stub::Leave { from, rip, done } => {
+                    self.asm.bind(from);
+                    self.leave(rip, count - done, Exit::Interpret);
+                }
+                Stub::Branch { from, target, done } => {
+                    self.asm.bind(from);
+                    if count != done {
+                        self.asm.alu_field_imm(0, at::BUDGET, (count - done) as i32);
+                    }
+                    self.go(target, known);
+                }
+                Stub::Unknown { from } => {
+                    self.asm.bind(from);
+                    self.asm.get(RAX, at::SPARE);
+                    self.asm.jump(self.thunks.exits[Exit::Continue as usize]);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! The translator: hot guest code as host code. docs/translator.md says how it works and why it is sound.
+//!
+//! [`block`] makes the code of one block, [`select`] that of its instructions; [`fast`] is what such code reads,
+//! [`entry`] how it is run, [`thunks`] what is fixed, [`buffer`] where all of it lies.
+
+mod asm;
+mod block;
+mod buffer;
+mod entry;
+pub(crate) mod fast;
+mod select;
+mod thunks;
+pub(crate) mod watch;
+
+use crate::code::{Block, CodePage};
+use crate::cpu::{Cpu, Mode, REG_SEG};
+use crate::flags::{AF, CF, OF, PF, SF, ZF};
+use crate::tlb::{SLOW, Tlb, set_of};
+use asm::Asm;
+use buffer::Buffer;
+use entry::Frame;
+use fast::Fast;
+use iced_x86::Encoder;
+use thunks::{Exit, Thunks};
+use watch::Watcher;
+use x86_arch::vmx::Seg;
+use x86_arch::{Access, RamPage};
+
+/// The host register of each guest register; the others stay in the frame. RAX and R15 are translation's own, RBP
+/// is the frame, RSP the host's stack.
+const HOST: [Option<u8>; 16] = [
+    Some(asm::RBX),
+    Some(asm::RCX),
+    Some(asm::RDX),
+    Some(asm::R10),
+    Some(asm::R11),
+    Some(asm::R9),
+    Some(asm::RSI),
+    Some(asm::RDI),
+    Some(asm::R8),
+    None,
+    None,
+    None,
+    Some(asm::R12),
+    Some(asm::R13),
+    Some(asm::R14),
+    None,
+];
+
+/// Bytes of translated code; when they are used up everything is translated anew.
+const BUFFER: usize = 64 << 20;
+/// Where the code behind the fixed part begins.
+const START: usize = 4096;
+/// The longest code of a block.
+const LONGEST: usize = 64 << 10;
+/// Executions after which a block is translated.
+const HOT: u16 = 24;
+
+/// How a run of translated code ended for the run loop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Next {
+    /// Look up what comes.
+    Look,
+    /// Interpret one instruction.
+    One,
+    /// Interpret as many instructions as the budget allows.
+    Rest,
+}
+
+pub(crate) struct Translator {
+    buffer: Buffer,
+    used: usize,
+    thunks: Thunks,
+    frame: Box<Frame>,
+    encoder: Encoder,
+    hot: u16,
+    watcher: Watcher,
+    /// Counts how often everything was dropped; code pages compare.
+    pub(crate) epoch: u32,
+}
+
+/// What a host must offer: instructions that translation itself uses or copies without asking.
+#[cfg(target_arch = "x86_64")]
+fn missing() -> Option<&'static str> {
+    macro_rules! first_missing {
+        ($($name:tt)*) => {
+            $(if !std::is_x86_feature_detected!($name) { return Some($name); })*
+        };
+    }
+    first_missing!("bmi1" "bmi2" "lzcnt" "popcnt" "movbe" "cmpxchg16b" "ssse3" "sse4.1" "sse4.2");
+    None
+}
+
+impl Translator {
+    /// The error says why this host cannot have one.
+    #[cfg(not(target_arch = "x86_64"))]
+    pub(crate) fn new() -> Result<Translator, String> {
+        Err("the host's processor is no x86-64".into())
+    }
+
+    /// The error says why this host cannot have one.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn new() -> Result<Translator, String> {
+        if let Some(name) = missing() {
+            return Err(format!("the host's processor has no {name}"));
+        }
+        let mut buffer = Buffer::new(BUFFER)?;
+        let mut asm = Asm::new(buffer.address(0));
+        let thunks = thunks::emit(&mut asm);
+        assert!(asm.code.len() <= START);
+        buffer.write(0, &asm.code);
+        Ok(Translator {
+            used: START,
+            buffer,
+            thunks,
+            frame: Box::default(),
+            encoder: Encoder::new(64),
+            hot: HOT,
+            watcher: Watcher::new(),
+            epoch: 1,
+        })
+    }
+
+    /// Executions after which a block is translated: 0 translates everything at once.
+    pub(crate) fn set_hot(&mut self, executions: u16) {
+        self.hot = executions;
+    }
+
+    /// The entry of a block's code, translated now when the block is hot.
+    #[inline]
+    pub(crate) fn entry<P: RamPage + 'static>(
+        &mut self,
+        fast: &mut Option<Box<Fast>>,
+        page: &mut CodePage<P>,
+        block: Block,
+        linear: u64,
+    ) -> Option<u64> {
+        let alias = page.translations.alias(linear & !0xFFF, self.epoch);
+        match alias.entry(block.number) {
+            Some(Found::Code { outer, .. }) => return Some(outer),
+            Some(Found::Interpret) => return None,
+            None => {}
+        }
+        let runs = page.count_run(block.number);
+        if runs <= self.hot {
+            return None;
+        }
+        self.translate(fast, page, block, linear)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn translate<P: RamPage + 'static>(
+        &mut self,
+        fast: &mut Option<Box<Fast>>,
+        page: &mut CodePage<P>,
+        block: Block,
+        linear: u64,
+    ) -> Option<u64> {
+        let host = page.ram.host()?;
+        if self.used + LONGEST > self.buffer.size() {
+            // Everything goes; pages notice by the epoch.
+            self.used = START;
+            self.epoch += 1;
+            if let Some(fast) = fast {
+                fast.renew_all();
+            }
+        }
+        let mut bytes = [0; 4096];
+        page.ram.read(0, &mut bytes);
+        let base = self.buffer.address(self.used);
+        let epoch = self.epoch;
+        let version = page.version;
+        let (starts, translations) = page.parts();
+        let alias = translations.alias(linear & !0xFFF, epoch);
+        let known = |offset: u16| match alias.entry(starts[usize::from(offset)].checked_sub(1)?)? {
+            Found::Code { inner, .. } => Some(inner),
+            Found::Interpret => None,
+        };
+        let source = block::Source {
+            bytes: &bytes,
+            page: linear & !0xFFF,
+            offset: (linear & 0xFFF) as usize,
+            version,
+            version_address: host.code_version.as_ptr() as u64,
+        };
+        let made = block::translate(&source, base, self.thunks, &mut self.encoder, &known);
+        let alias = page.translations.alias(linear & !0xFFF, epoch);
+        let Some(made) = made else {
+            alias.put(block.number, Found::Interpret);
+            return None;
+        };
+        assert!(made.code.len() <= LONGEST);
+        self.buffer.write(self.used, &made.code);
+        self.used = (self.used + made.code.len()).next_multiple_of(16);
+        let inner = base + made.inner as u64;
+        alias.put(block.number, Found::Code { outer: base, inner });
+        alias.links.extend(made.links);
+        // Jumps that wait for this block lead to it from now on.
+        let offset = (linear & 0xFFF) as u16;
+        let buffer = &mut self.buffer;
+        alias.links.retain(|(to, site)| {
+            if *to != offset {
+                return true;
+            }
+            let distance = inner.wrapping_sub(site + 4) as u32;
+            let at = (site - buffer.address(0)) as usize;
+            buffer.write(at, &distance.to_le_bytes());
+            false
+        });
+        Some(base)
+    }
+
+    /// Runs translated code for at most `left` instructions.
+    pub(crate) fn run<P: RamPage + 'static>(
+        &mut self,
+        cpu: &mut Cpu<'_, P>,
+        entry: u64,
+        left: u64,
+    ) -> Next {
+        let (tag, rip, bits) = (cpu.tag, cpu.rip, cpu.flags.bits());
+        let Some(fast) = &mut cpu.tlb.fast else {
+            return Next::Rest;
+        };
+        if self.watcher.enter(&mut fast.epoch) {
+            fast.drop_writes();
+        }
+        let frame = &mut *self.frame;
+        let (read, write) = fast.arrays(tag);
+        frame.read = read;
+        frame.write = write;
+        frame.jumps = fast.jumps();
+        frame.context = fast.context(tag);
+        fast.add_jump(rip, frame.context, entry);
+        frame.gpr.copy_from_slice(&cpu.gpr[..16]);
+        frame.fs_base = cpu.gpr[REG_SEG as usize + Seg::Fs as usize];
+        frame.gs_base = cpu.gpr[REG_SEG as usize + Seg::Gs as usize];
+        frame.flags = pack(bits);
+        frame.budget = left as i64;
+        entry::run(&self.buffer, frame, cpu, entry);
+        self.watcher.leave();
+        let frame = &*self.frame;
+        cpu.gpr[..16].copy_from_slice(&frame.gpr);
+        cpu.flags = crate::flags::Flags::from_rflags(unpack(frame.flags));
+        cpu.rip = frame.rip;
+        cpu.retired += (left as i64 - frame.budget) as u64;
+        if frame.exit == Exit::Continue as u64 {
+            Next::Look
+        } else if frame.exit == Exit::Interpret as u64 {
+            Next::One
+        } else {
+            Next::Rest
+        }
+    }
+}
+
+/// The frame's form of the arithmetic flags: LAHF's byte above OF's.
+fn pack(rflags: u64) -> u64 {
+    (rflags & (SF | ZF | AF | PF | CF) | 2) << 8 | u64::from(rflags & OF != 0)
+}
+
+fn unpack(flags: u64) -> u64 {
+    flags >> 8 & (SF | ZF | AF | PF | CF) | if flags & 1 != 0 { OF } else { 0 }
+}
+
+/// What is known of a block.
+#[derive(Clone, Copy)]
+pub(crate) enum Found {
+    /// Addresses to enter from anywhere, and from the same page.
+    Code { outer: u64, inner: u64 },
+    /// Its first instruction is the interpreter's.
+    Interpret,
+}
+
+/// The translations of one code page at one linear address.
+pub(crate) struct Alias {
+    linear: u64,
+    /// By block number.
+    entries: Vec<Option<Found>>,
+    /// Jumps to blocks that are not there yet: page offset, and address of the displacement.
+    links: Vec<(u16, u64)>,
+}
+
+impl Alias {
+    #[inline]
+    fn entry(&self, number: u16) -> Option<Found> {
+        self.entries.get(usize::from(number)).copied().flatten()
+    }
+    fn put(&mut self, number: u16, found: Found) {
+        let number = usize::from(number);
+        if self.entries.len() <= number {
+            self.entries.resize(number + 1, None);
+        }
+        self.entries[number] = Some(found);
+    }
+}
+
+/// Linear addresses at which a page's code is kept translated.
+const ALIASES: usize = 4;
+
+/// The translations of one code page.
+#[derive(Default)]
+pub(crate) struct Translations {
+    aliases: Vec<Alias>,
+    epoch: u32,
+}
+
+impl Translations {
+    pub(crate) fn clear(&mut self) {
+        self.aliases.clear();
+    }
+
+    #[inline]
+    fn alias(&mut self, linear: u64, epoch: u32) -> &mut Alias {
+        if self.epoch != epoch {
+            self.epoch = epoch;
+            self.aliases.clear();
+        }
+        let number = match self.aliases.iter().position(|a| a.linear == linear) {
+            Some(number) => number,
+            None => {
+                if self.aliases.len() == ALIASES {
+                    self.aliases.remove(0);
+                }
+                self.aliases.push(Alias {
+                    linear,
+                    entries: Vec::new(),
+                    links: Vec::new(),
+                });
+                self.aliases.len() - 1
+            }
+        };
+        &mut self.aliases[number]
+    }
+}
+
+impl<P: RamPage + 'static> Cpu<'_, P> {
+    /// Whether translated code may run now. Debug registers and alignment checks need the slow path.
+    #[inline]
+    pub(crate) fn can_translate(&self) -> bool {
+        self.mode == Mode::Bits64 && self.tag & SLOW == 0
+    }
+
+    /// Makes an access of translated code hit that the soft TLB knows. False when the interpreter has to do it:
+    /// the soft TLB misses too, the access crosses pages, or writes have to be seen.
+    pub(crate) fn fill_fast(&mut self, access: Access, linear: u64) -> bool {
+        let set = set_of(linear);
+        let entry = match access {
+            Access::Write => &self.tlb.write[set],
+            _ => &self.tlb.read[set],
+        };
+        if !Tlb::matches(entry, linear, self.tag) {
+            return false;
+        }
+        let Some(page) = &entry.page else {
+            return false;
+        };
+        let Some(host) = page.host() else {
+            return false;
+        };
+        if access == Access::Write && page.is_watched() {
+            return false;
+        }
+        let host = host.bytes.as_ptr() as u64;
+        let tag = self.tag;
+        match &mut self.tlb.fast {
+            Some(fast) => fast.fill(access, linear, tag, host),
+            None => false,
+        }
+    }
+}
