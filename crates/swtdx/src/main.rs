@@ -1,21 +1,8 @@
-//! The program `swtdx`: software Intel TDX on the command line.
-//!
-//! Each subcommand is one module with an `Args` struct (its options, as clap reads them) and a `run` function;
-//! `cli` lists them. Results go to standard output, everything else to standard error.
-#![deny(unsafe_code)]
-
-mod cli;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-mod exec;
-mod explain;
-mod measure;
-mod plan;
-mod replay;
-mod run;
-mod shell;
+//! The program `swtdx`; everything is in the library beside it.
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    cli::main()
+    swtdx::main()
 }

@@ -64,6 +64,19 @@ impl Boot {
             .expect("room in the pipe");
         child
     }
+
+    /// What `swtdx measure` predicts for it with this command line.
+    fn measure(&self, append: &str) -> Value {
+        let output = Command::new(env!("CARGO_BIN_EXE_swtdx"))
+            .args(["measure", "--json", "--memory", "1G"])
+            .args(["--append", append, "--kernel"])
+            .arg(&self.kernel)
+            .arg("--initrd")
+            .arg(&self.initrd)
+            .output()
+            .expect("the program runs");
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    }
 }
 
 fn end(child: Child) -> Ended {
@@ -97,7 +110,12 @@ fn is_a_linux_td(ended: &Ended, cpus: u32) {
     let summary = &ended.summary;
     assert_eq!(summary["end"], "powered off");
     let report = &summary["report"];
-    for check in ["hashes_hold", "mrtd_expected", "rtmrs_expected"] {
+    for check in [
+        "mac_holds",
+        "hashes_hold",
+        "mrtd_expected",
+        "rtmrs_expected",
+    ] {
         assert_eq!(report[check], true, "{check}: {report}");
     }
     assert_eq!(report["mrtd"], summary["mrtd"]);
@@ -199,4 +217,8 @@ fn a_command_that_fails_in_the_guest_is_told_by_exit_status_2() {
         ended.summary["failure"],
         "the guest's command ended with status 3"
     );
+    // The report's registers are those that are predicted without running anything.
+    let predicted = boot.measure("console=ttyS0 exec=exit%203");
+    assert_eq!(predicted["mrtd"], ended.summary["mrtd"]);
+    assert_eq!(predicted["rtmr"], ended.summary["report"]["rtmrs"]);
 }

@@ -27,6 +27,7 @@ fn the_embedded_guest_lives_on_1_2_and_4_vcpus_the_same_in_every_run() {
         let run = deterministic(&["--cpus", cpus, "--memory", "64M"]);
         assert_eq!(run["end"], "powered off");
         let report = &run["report"];
+        assert_eq!(report["mac_holds"], true);
         assert_eq!(report["hashes_hold"], true);
         assert_eq!(report["mrtd_expected"], true);
         assert_eq!(report["mrtd"], run["mrtd"]);
@@ -229,7 +230,8 @@ fn wrong_input_is_named_in_one_line() {
         (&["--firmware", &noise], "no TDVF metadata"),
         (&["--firmware", &empty], "no TDVF metadata"),
         (&["--memory", "1M"], "whole 4 KiB pages from 16M"),
-        (&["--cpus", "0"], "0 is not in 1..=64"),
+        (&["--cpus", "0"], "0 is not in 1..=576"),
+        (&["--cpus", "577"], "577 is not in 1..=576"),
         (&["--tsc-khz", "1"], "TSC frequency in kHz"),
         (&["--mrowner", "00"], "96 hexadecimal digits"),
         (&["--initrd", &noise], "--kernel"),

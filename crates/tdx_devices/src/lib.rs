@@ -11,6 +11,7 @@ mod board;
 mod cmos;
 mod cpuid;
 pub mod direct_boot;
+mod direct_boot_fuzz;
 mod dma;
 pub mod firmware;
 mod fw_cfg;
@@ -26,6 +27,7 @@ mod serial;
 pub mod virtio;
 
 pub use board::{Board, BoardConfig, Clock};
+pub use direct_boot_fuzz::fuzz_boot_files;
 pub use dma::{NotShared, SharedMemory};
 pub use fw_cfg_dma::fuzz_dma;
 pub use interrupt::Interrupt;

@@ -174,6 +174,15 @@ impl Platform {
     pub fn unread_ve(&self) -> Option<x86_arch::ExitReason> {
         self.module.machine().guests.unread_ve()
     }
+    /// Whether a TDREPORT was made on this machine: what SEAMVERIFYREPORT tells software on real hardware, where the
+    /// MAC key never leaves the processor. The hashes in the report are their reader's to check.
+    pub fn verifies(&self, report: &[u8; 1024]) -> bool {
+        let Some(mac_struct) = report.first_chunk() else {
+            return false;
+        };
+        let verdict = tdx_module::report::verify(self.module.machine(), mac_struct);
+        verdict == tdx_module::report::Verdict::Good
+    }
     pub fn module(&self) -> &Module<PlatformMachine> {
         &self.module
     }

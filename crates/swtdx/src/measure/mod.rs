@@ -18,7 +18,7 @@ use x86_arch::Gpa;
 
 use crate::cli::Failure;
 use crate::explain::report;
-use crate::run::Size;
+use crate::run::{MAX_CPUS, Size};
 use events::{Event, Registers};
 
 const HELP: &str = "\
@@ -60,7 +60,7 @@ pub struct Args {
     #[arg(long, value_name = "STR", requires = "kernel", default_value = "")]
     append: String,
     /// Virtual processors of the TD of swtdx run, which its ACPI tables list
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=MAX_CPUS))]
     cpus: u16,
     /// Memory of the TD of swtdx run, which its TD HOB lists
     #[arg(long, value_name = "SIZE", default_value_t = Size(256 << 20))]

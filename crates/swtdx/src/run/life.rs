@@ -182,7 +182,8 @@ impl Life<'_> {
         let lost_hkids = free_hkids as i64 - host.free_hkids() as i64;
         let report = seen
             .tdreport()
-            .map(|bytes| ReportSummary::new(Report(bytes), &mrtd, self.guest));
+            .map(|bytes| (bytes, self.platform.verifies(bytes)))
+            .map(|(bytes, mac)| ReportSummary::new(Report(bytes), mac, &mrtd, self.guest));
         let faults = accounts::faults(self.schedule);
         let (name, mut exit_code, mut failure) = summary::verdict(&end, &seen, args.timeout);
         if let End::TripleFault { vcpu } = end
@@ -399,7 +400,9 @@ fn self_report(summary: &Summary) {
         pages.added, pages.augmented, pages.large, pages.removed, pages.shared
     );
     if let Some(report) = &summary.report {
-        let verdict = report.fault().unwrap_or("MRTD and hashes are as expected");
+        let verdict = report
+            .fault()
+            .unwrap_or("MAC, hashes and MRTD are as expected");
         eprintln!("swtdx: TDREPORT  {verdict}");
     }
     let teardown = &summary.teardown;

@@ -36,9 +36,10 @@ use self::accounts::Accounts;
 use self::console::Console;
 use self::guest::Guest;
 use self::life::Life;
-pub use self::options::{Args, Size};
+pub use self::options::{Args, MAX_CPUS, Size};
 use self::status::Status;
 use self::td_params::TdParams;
+pub use self::td_params::fuzz_td_params;
 use crate::cli::Failure;
 
 /// Host memory beside what the guest may touch: PAMT, Secure EPT, control pages.

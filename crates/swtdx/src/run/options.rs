@@ -35,6 +35,9 @@ when it waits for some.
 Exit status: 0 the TD shut down cleanly, 1 wrong usage or input, 2 the guest's command failed, 3 guest panic
 or fatal error, 4 triple fault, 5 timeout or hang, 6 the TD or the module is dead, 70 a bug of swtdx.";
 
+/// As many as Intel's modules allow a TD.
+pub const MAX_CPUS: i64 = 576;
+
 /// What to boot and how.
 #[derive(clap::Args, Debug)]
 #[command(after_help = EXAMPLES)]
@@ -64,7 +67,7 @@ pub struct Args {
     #[arg(long, conflicts_with_all = ["firmware", "kernel"])]
     pub scripted: bool,
     /// Virtual processors
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=MAX_CPUS))]
     pub cpus: u16,
     /// Guest memory: bytes, or with K, M or G
     #[arg(long, value_name = "SIZE", default_value_t = Size(256 << 20))]

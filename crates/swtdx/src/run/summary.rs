@@ -44,6 +44,8 @@ pub struct ReportSummary {
     pub rtmrs: [String; 4],
     pub attributes: String,
     pub xfam: String,
+    /// Its MAC is this machine's.
+    pub mac_holds: bool,
     /// Its two hashes are those of what they cover.
     pub hashes_hold: bool,
     /// MRTD is what the host expected when it built the TD.
@@ -78,7 +80,7 @@ pub struct TeardownSummary {
 }
 
 impl ReportSummary {
-    pub fn new(report: Report<'_>, expected: &[u8; 48], guest: &Guest) -> Self {
+    pub fn new(report: Report<'_>, mac_holds: bool, expected: &[u8; 48], guest: &Guest) -> Self {
         let known: Vec<bool> = guest
             .rtmrs
             .iter()
@@ -90,6 +92,7 @@ impl ReportSummary {
             rtmrs: [0, 1, 2, 3].map(|i| hex(&report.rtmr(i))),
             attributes: format!("{:#x}", report.attributes()),
             xfam: format!("{:#x}", report.xfam()),
+            mac_holds,
             hashes_hold: report.hashes_hold(),
             mrtd_expected: report.mrtd() == *expected,
             rtmrs_expected: (!known.is_empty()).then(|| known.iter().all(|&same| same)),
@@ -98,6 +101,9 @@ impl ReportSummary {
 
     /// What is wrong with it, if anything.
     pub fn fault(&self) -> Option<&'static str> {
+        if !self.mac_holds {
+            return Some("the TDREPORT's MAC is not this machine's");
+        }
         if !self.hashes_hold {
             return Some("the TDREPORT's hashes do not cover its contents");
         }
