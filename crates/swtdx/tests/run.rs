@@ -66,6 +66,31 @@ fn in_real_time_every_vcpu_has_a_thread_and_the_td_is_the_same() {
 }
 
 #[test]
+fn a_large_td_costs_its_host_what_the_guest_writes() {
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_swtdx"))
+        .args(["run", "--quiet", "--memory", "8G"])
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("the program starts");
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    let ended = loop {
+        // The line is gone once the process is a zombie.
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        peak = peak.max(kib.unwrap_or(0));
+        if let Some(ended) = child.try_wait().expect("a child") {
+            break ended;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    };
+    assert!(ended.success());
+    assert!((1..512 << 10).contains(&peak), "{peak} KiB for 8 GiB");
+}
+
+#[test]
 fn the_scripted_guest_needs_no_engine() {
     let run = deterministic(&["--scripted", "--memory", "32M"]);
     assert_eq!(run["end"], "powered off");

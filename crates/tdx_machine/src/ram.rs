@@ -381,7 +381,9 @@ impl RamPage for Page {
         self.state().code_version.load(Relaxed)
     }
     fn watch_code(&self) {
-        self.state().watched.store(true, Relaxed);
+        if !self.state().watched.swap(true, SeqCst) {
+            barrier_everywhere();
+        }
     }
     fn is_watched(&self) -> bool {
         self.state().watched.load(Relaxed)
@@ -392,6 +394,24 @@ impl RamPage for Page {
             code_version: NonNull::from(&self.state().code_version),
         })
     }
+}
+
+/// A full memory barrier on every processor that runs a thread of this process.
+///
+/// A writer stores bytes and then looks whether the page is watched, without a barrier in between, since every store of
+/// a guest does so. This makes up for it: afterwards a writer has seen that the page is watched, or the bytes it wrote
+/// before can be read. Where the kernel lacks the call, processors that write code while another one reads it for the
+/// first time may go unnoticed.
+fn barrier_everywhere() {
+    static REGISTERED: std::sync::Once = std::sync::Once::new();
+    let membarrier = |command: libc::c_int| {
+        // SAFETY: the call takes three integers and touches no memory of ours.
+        unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) }
+    };
+    REGISTERED.call_once(|| {
+        membarrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED);
+    });
+    membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED);
 }
 
 /// From this length on bytes are copied as the processor copies them best.
