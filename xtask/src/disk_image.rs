@@ -119,7 +119,7 @@ mod tests {
         let files = [
             ("EFI/BOOT/BOOTX64.EFI".to_owned(), vec![0x5A; 3 * MIB + 1]),
             ("EFI/debian/grub.cfg".to_owned(), b"boot\n".to_vec()),
-            ("vmlinuz".to_owned(), vec![1; 70_000]),
+            ("initramfs of a kernel.cpio".to_owned(), vec![1; 70_000]),
         ];
         let first = image(&files).expect("an image");
         assert_eq!(first, image(&files).expect("an image"));
