@@ -9,24 +9,29 @@ use sha2::Digest;
 
 /// What `cargo xtask guests` made, or nothing and a line that says so.
 fn guests(kernel: &str) -> Option<Boot> {
-    let folder = std::env::var_os("SWTDX_GUESTS").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guests"),
-        PathBuf::from,
-    );
+    let folder = guests_folder();
     let boot = Boot {
         kernel: folder.join(kernel).join("vmlinuz"),
         initrd: folder.join(format!("initramfs-{kernel}.cpio")),
     };
-    for file in [&boot.kernel, &boot.initrd] {
-        if !file.is_file() {
-            println!(
-                "SKIPPED linux: {} is not there; run `cargo xtask guests`, or let SWTDX_GUESTS name the folder",
-                file.display()
-            );
-            return None;
-        }
+    (is_there(&boot.kernel) && is_there(&boot.initrd)).then_some(boot)
+}
+
+fn guests_folder() -> PathBuf {
+    std::env::var_os("SWTDX_GUESTS").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guests"),
+        PathBuf::from,
+    )
+}
+
+fn is_there(file: &Path) -> bool {
+    if !file.is_file() {
+        println!(
+            "SKIPPED linux: {} is not there; run `cargo xtask guests`, or let SWTDX_GUESTS name the folder",
+            file.display()
+        );
     }
-    Some(boot)
+    file.is_file()
 }
 
 struct Boot {
@@ -221,4 +226,45 @@ fn a_command_that_fails_in_the_guest_is_told_by_exit_status_2() {
     let predicted = boot.measure("console=ttyS0 exec=exit%203");
     assert_eq!(predicted["mrtd"], ended.summary["mrtd"]);
     assert_eq!(predicted["rtmr"], ended.summary["report"]["rtmrs"]);
+}
+
+/// What firmware does with a disk that it does not know: it starts shim, which starts GRUB, which starts Linux.
+#[test]
+fn ovmf_boots_debian_from_a_disk_through_shim_and_grub() {
+    let folder = guests_folder();
+    let [firmware, disk] = ["ovmf-trixie/OVMF.fd", "disk-linux-6.12.img"].map(|n| folder.join(n));
+    for file in [&firmware, &disk] {
+        if !is_there(file) {
+            return;
+        }
+    }
+    let child = Command::new(env!("CARGO_BIN_EXE_swtdx"))
+        .args(["run", "--json", "--quiet", "--memory", "512M"])
+        .args(["--timeout", "500", "--firmware"])
+        .arg(firmware)
+        .arg("--disk")
+        .arg(format!("{},ro", disk.display()))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let ended = end(child);
+    let console = &ended.console;
+    assert_eq!(ended.status, Some(0), "{console}");
+    for words in [
+        "starting Boot0001 \"UEFI Misc Device\" from PciRoot(0x0)/Pci(0x1,0x0)",
+        "GRUB loads the kernel",
+        "tdx: Guest detected",
+        "EDK II",
+        "Memory Encryption Features active: Intel TDX",
+        "SWTDX-MARKER user space is up",
+    ] {
+        let said = console.contains(words);
+        assert!(said, "{words:?} is missing in:\n{console}");
+    }
+    let report = &ended.summary["report"];
+    for check in ["hashes_hold", "mrtd_expected"] {
+        assert_eq!(report[check], true, "{check}: {report}");
+    }
 }

@@ -79,6 +79,15 @@ pub fn on_the_bus(
         devices.push(Box::new(virtio::Console::new(Box::new(shared.clone()))));
         serial = Box::new(shared);
     }
+    let hvc = args
+        .append
+        .iter()
+        .any(|words| words.contains("console=hvc"));
+    if hvc && args.console_device == ConsoleDevice::Serial && !args.quiet {
+        eprintln!(
+            "swtdx: the kernel is to print on hvc0, which only --console-device virtio gives it"
+        );
+    }
     if args.rng {
         devices.push(Box::new(virtio::Entropy::new(args.seed)));
     }

@@ -36,7 +36,8 @@ const KICK: u8 = 0xFD;
 
 /// What to say when nobody told how --exec's command ended.
 const NO_STATUS: &str = "the guest powered off without saying how the command of --exec ended: \
-    it needs the initial RAM disk of `cargo xtask guests` and console=ttyS0 in --append";
+    it needs the initial RAM disk of `cargo xtask guests` and console=ttyS0 in --append, or console=hvc0 with \
+    --console-device virtio";
 
 /// What a life is made of.
 pub struct Life<'a> {
