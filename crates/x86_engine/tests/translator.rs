@@ -104,8 +104,55 @@ fn likely() -> impl Strategy<Value = Vec<u8>> {
             bytes.push(low);
             bytes
         });
+    // Vector instructions: 66/F3/F2/none 0F xx, and the same with a VEX prefix of either length.
+    let vector = (
+        prop::sample::select(vec![0x66u8, 0xF3, 0xF2, 0x2E]),
+        prop::sample::select(vec![
+            0x10u8, 0x11, 0x12, 0x14, 0x16, 0x17, 0x28, 0x29, 0x50, 0x54, 0x55, 0x57, 0x60, 0x61,
+            0x62, 0x63, 0x64, 0x66, 0x67, 0x68, 0x6A, 0x6C, 0x6D, 0x6E, 0x6F, 0x74, 0x76, 0x7E,
+            0x7F, 0xC4, 0xC6, 0xD2, 0xD4, 0xD6, 0xD7, 0xDA, 0xDB, 0xDF, 0xE7, 0xEB, 0xEF, 0xF4,
+            0xF6, 0xFA, 0xFE, 0x70, 0xC5,
+        ]),
+        0u8..8,
+        0u8..64,
+        prop_oneof![Just(0xC0u8), Just(0), Just(0x40)],
+        any::<[u8; 3]>(),
+        0u8..3,
+    )
+        .prop_map(|(prefix, opcode, rex, low, mode, tail, form)| {
+            let pp = [0x66u8, 0xF3, 0xF2].iter().position(|p| *p == prefix);
+            let pp = pp.map_or(0, |p| p as u8 + 1);
+            let mut bytes = match form {
+                0 => vec![prefix, 0x40 | rex, 0x0F, opcode],
+                _ => vec![
+                    0xC4,
+                    rex << 5 | 1,
+                    tail[2] & 0x78 | (form - 1) << 2 | pp,
+                    opcode,
+                ],
+            };
+            bytes.push(mode | low);
+            if mode != 0xC0 && low & 7 == 4 {
+                bytes.push(tail[0]);
+            }
+            if mode == 0x40 {
+                bytes.push(tail[1] & 0xF0);
+            }
+            if matches!(opcode, 0x70 | 0xC4 | 0xC5 | 0xC6) {
+                bytes.push(tail[0]);
+            }
+            bytes
+        });
+    let divide = (0x40u8..0x50, 0u8..64).prop_map(|(rex, low)| vec![rex, 0xF7, 0xF0 | low & 7]);
+    let double =
+        (0x40u8..0x50, 0u8..64, any::<u8>(), any::<bool>()).prop_map(|(rex, low, n, right)| {
+            vec![rex, 0x0F, 0xA4 | u8::from(right) << 3, 0xC0 | low, n]
+        });
     prop_oneof![
         10 => general,
+        6 => vector,
+        1 => divide,
+        1 => double,
         2 => shift,
         2 => immediate,
         1 => accumulator,
@@ -126,6 +173,10 @@ fn state(guest: &mut FlatGuest, registers: [u64; 16], rflags: u64, in_data: u16)
         }
     }
     vcpu.regs.rflags = rflags & 0xCD5 | 2;
+    for (n, vector) in vcpu.regs.fpu.ymm.iter_mut().enumerate() {
+        let low = u128::from(registers[n]) << 64 | u128::from(registers[15 - n]);
+        *vector = [low, low.rotate_left(40)];
+    }
     vcpu.regs.rip = CODE;
     vcpu.controls.primary = 1 << 7 | 1 << 24;
     vcpu.controls.exception_bitmap = u32::MAX;

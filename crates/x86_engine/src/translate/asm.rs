@@ -19,6 +19,7 @@ pub const R14: u8 = 14;
 pub const R15: u8 = 15;
 
 /// Condition codes.
+pub const NOT_BELOW: u8 = 3;
 pub const EQUAL: u8 = 4;
 pub const NOT_EQUAL: u8 = 5;
 pub const ABOVE: u8 = 7;

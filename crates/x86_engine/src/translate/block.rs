@@ -3,7 +3,7 @@
 //! Between blocks the guest's arithmetic flags are in the frame, always exact. Inside a block they stay in the
 //! host's flags until something needs those for itself (a TLB check, the end of the block).
 
-use crate::translate::asm::{ABOVE, Asm, Forward, NOT_EQUAL, R15, RAX, RBP, SIGN};
+use crate::translate::asm::{ABOVE, Asm, EQUAL, Forward, NOT_EQUAL, R15, RAX, RBP, SIGN};
 use crate::translate::entry::at;
 use crate::translate::fast::jump_index;
 use crate::translate::thunks::{Exit, Thunks};
@@ -57,12 +57,14 @@ enum Stub {
         write: bool,
         rip: u64,
         done: usize,
+        vectors: (u16, u16),
     },
     /// The interpreter takes over at instruction number `done`.
     Leave {
         from: Forward,
         rip: u64,
         done: usize,
+        dirty: u16,
     },
     /// A branch to `target` taken after `done` instructions.
     Branch {
@@ -94,6 +96,13 @@ pub struct Builder<'a> {
     pub rip: u64,
     pub done: usize,
     side_exits: usize,
+    /// The host can do vector instructions.
+    pub vectors: bool,
+    /// Guest vector registers that are in host registers, and those of them that changed.
+    pub loaded: u16,
+    pub dirty: u16,
+    /// What is known to be usable.
+    pub checked: u8,
 }
 
 /// Translates the block at `source`; `None` when the interpreter has to execute its first instruction.
@@ -120,6 +129,10 @@ pub fn translate(
         rip: source.page + source.offset as u64,
         done: 0,
         side_exits: 0,
+        vectors: std::is_x86_feature_detected!("avx2"),
+        loaded: 0,
+        dirty: 0,
+        checked: 0,
     };
     builder.version_check(source);
     let inner = builder.asm.code.len();
@@ -129,6 +142,7 @@ pub fn translate(
     let insns = decode(source);
     loop {
         if builder.done == LONGEST || builder.rip & !0xFFF != source.page {
+            builder.flush_vectors();
             builder.save_flags();
             builder.go(builder.rip, known);
             break;
@@ -138,6 +152,7 @@ pub fn translate(
             builder.stubs.len(),
             (builder.saved, builder.live, builder.clear_af),
             builder.links.len(),
+            (builder.loaded, builder.dirty, builder.checked),
         );
         // What is cut off by the end of the page, too long or invalid is not there: the interpreter finds out.
         let (step, next) = match insns[builder.done..].split_first() {
@@ -164,6 +179,8 @@ pub fn translate(
                 builder.stubs.truncate(mark.1);
                 (builder.saved, builder.live, builder.clear_af) = mark.2;
                 builder.links.truncate(mark.3);
+                (builder.loaded, builder.dirty, builder.checked) = mark.4;
+                builder.flush_vectors();
                 builder.save_flags();
                 builder.leave(builder.rip, 0, Exit::Interpret);
                 break;
@@ -208,7 +225,7 @@ impl Builder<'_> {
         self.asm.mov_imm(RAX, source.version_address);
         self.asm.bytes(&[0x81, 0x38]); // cmp dword [rax], version
         self.asm.u32(source.version);
-        let same = self.asm.jump_forward_if(crate::translate::asm::EQUAL);
+        let same = self.asm.jump_forward_if(EQUAL);
         self.leave(self.rip, 0, Exit::Continue);
         self.asm.bind(same);
     }
@@ -393,6 +410,7 @@ impl Builder<'_> {
             write,
             rip: self.rip,
             done: self.done,
+            vectors: (self.loaded, self.dirty),
         });
     }
 
@@ -403,6 +421,7 @@ impl Builder<'_> {
             from,
             rip: self.rip,
             done: self.done,
+            dirty: self.dirty,
         });
     }
 
@@ -510,6 +529,7 @@ impl Builder<'_> {
                 from,
                 rip: self.rip,
                 done: self.done,
+                dirty: self.dirty,
             });
         }
     }
@@ -531,19 +551,34 @@ impl Builder<'_> {
                     write,
                     rip,
                     done,
+                    vectors: (loaded, dirty),
                 } => {
                     self.asm.bind(from);
                     self.asm.op_memory(0x33, R15, RAX, 0); // the linear address again
+                    self.store_vectors(dirty);
                     self.asm.call(match write {
                         true => self.thunks.fill_write,
                         false => self.thunks.fill_read,
                     });
                     self.asm.bytes(&[0x85, 0xC0]); // test eax, eax
-                    self.asm.jump_if(NOT_EQUAL, retry);
+                    if loaded == 0 {
+                        self.asm.jump_if(NOT_EQUAL, retry);
+                    } else {
+                        let failed = self.asm.jump_forward_if(EQUAL);
+                        self.load_vectors(loaded);
+                        self.asm.jump(retry);
+                        self.asm.bind(failed);
+                    }
                     self.leave(rip, count - done, Exit::Interpret);
                 }
-                Stub::Leave { from, rip, done } => {
+                Stub::Leave {
+                    from,
+                    rip,
+                    done,
+                    dirty,
+                } => {
                     self.asm.bind(from);
+                    self.store_vectors(dirty);
                     self.leave(rip, count - done, Exit::Interpret);
                 }
                 Stub::Branch { from, target, done } => {

@@ -31,6 +31,10 @@ pub struct Frame {
     fill_write: u64,
     /// Values that survive a second TLB check.
     pub spare: [u64; 2],
+    /// The guest's vector registers, 32 bytes each.
+    vectors: u64,
+    /// Which vector instructions the system lets the guest use.
+    pub usable: u64,
 }
 
 /// Displacements from RBP.
@@ -57,6 +61,8 @@ pub mod at {
     pub const CPU: i32 = of(offset_of!(Frame, cpu));
     pub const FILL_READ: i32 = of(offset_of!(Frame, fill_read));
     pub const FILL_WRITE: i32 = of(offset_of!(Frame, fill_write));
+    pub const VECTORS: i32 = of(offset_of!(Frame, vectors));
+    pub const USABLE: i32 = of(offset_of!(Frame, usable));
     pub const SPARE: i32 = of(offset_of!(Frame, spare));
 }
 
@@ -72,6 +78,7 @@ pub(super) fn run<P: RamPage + 'static>(
 ) {
     let inside = code.wrapping_sub(buffer.address(0)) < buffer.size() as u64;
     assert!(inside, "an entry of this buffer");
+    frame.vectors = cpu.vcpu.regs.fpu.ymm.as_mut_ptr() as u64;
     frame.cpu = std::ptr::from_mut(cpu) as u64;
     frame.fill_read = fill::<P, false> as *const () as u64;
     frame.fill_write = fill::<P, true> as *const () as u64;

@@ -10,6 +10,7 @@ mod entry;
 pub(crate) mod fast;
 mod select;
 mod thunks;
+mod vectors;
 pub(crate) mod watch;
 
 use crate::code::{Block, CodePage};
@@ -23,7 +24,7 @@ use fast::Fast;
 use iced_x86::Encoder;
 use thunks::{Exit, Thunks};
 use watch::Watcher;
-use x86_arch::vmx::Seg;
+use x86_arch::vmx::{Registers, Seg};
 use x86_arch::{Access, RamPage};
 
 /// The host register of each guest register; the others stay in the frame. RAX and R15 are translation's own, RBP
@@ -237,6 +238,7 @@ impl Translator {
         frame.gs_base = cpu.gpr[REG_SEG as usize + Seg::Gs as usize];
         frame.flags = pack(bits);
         frame.budget = left as i64;
+        frame.usable = u64::from(usable(&cpu.vcpu.regs));
         entry::run(&self.buffer, frame, cpu, entry);
         self.watcher.leave();
         let frame = &*self.frame;
@@ -252,6 +254,21 @@ impl Translator {
             Next::Rest
         }
     }
+}
+
+/// The vector instructions that neither #UD nor #NM keeps from being used.
+fn usable(regs: &Registers) -> u8 {
+    use crate::cpu::bits::{CR0_EM, CR0_TS, CR4_OSFXSR, CR4_OSXSAVE};
+    let mut usable = 0;
+    if regs.cr0 & CR0_TS == 0 {
+        if regs.cr0 & CR0_EM == 0 && regs.cr4 & CR4_OSFXSR != 0 {
+            usable |= vectors::SSE;
+        }
+        if regs.cr4 & CR4_OSXSAVE != 0 && regs.xcr0 & 6 == 6 {
+            usable |= vectors::AVX;
+        }
+    }
+    usable
 }
 
 /// The frame's form of the arithmetic flags: LAHF's byte above OF's.

@@ -3,9 +3,10 @@
 use crate::exec::condition_of;
 use crate::operand::gpr_of;
 use crate::translate::HOST;
-use crate::translate::asm::{ABOVE, NOT_EQUAL, R15, RAX, RBX};
+use crate::translate::asm::{ABOVE, NOT_BELOW, NOT_EQUAL, R15, RAX, RBX};
 use crate::translate::block::{Builder, Done, STACK, Step, Unsupported};
 use crate::translate::entry::at;
+use crate::translate::vectors;
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
 /// How an instruction deals with the arithmetic flags.
@@ -89,6 +90,13 @@ pub fn instruction(
             return Ok(Step::Next);
         }
         Lea => return lea(b, insn),
+        Lfence => return Ok(Step::Next),
+        Mfence | Sfence => {
+            emit(b, insn)?;
+            return Ok(Step::Next);
+        }
+        Shld | Shrd => return double_shift(b, insn, rest),
+        Div => return divide(b, insn),
         Nop | Endbr64 | Endbr32 | Prefetch | Prefetchw | Prefetchnta | Prefetcht0 | Prefetcht1
         | Prefetcht2 => return Ok(Step::Next),
         Cdqe | Cwde | Cbw | Cdq | Cqo | Cwd => return convert(b, insn),
@@ -102,7 +110,10 @@ pub fn instruction(
     }
     match condition_of(insn) {
         Some(code) if insn.is_jcc_short_or_near() => conditional_branch(b, insn, code, known),
-        _ => Err(Unsupported),
+        _ => {
+            vectors::instruction(b, insn)?;
+            Ok(Step::Next)
+        }
     }
 }
 
@@ -118,11 +129,18 @@ fn shift(b: &mut Builder<'_>, insn: &Instruction) -> Result {
         }
         return Ok(Step::Next);
     }
+    b.lose_flags();
     if insn.op_kind(0) == OpKind::Register && gpr_of(insn.op_register(0)).0 == 1 {
         // The count is gone afterwards.
-        return Err(Unsupported);
+        b.asm.bytes(&[0x41, 0x89, 0xCF]); // mov r15d, ecx
+        copy(b, insn, Flags::Keeps)?;
+        b.asm.bytes(&[0x9F, 0x0F, 0x90, 0xC0, 0x80, 0xE4, 0xEF]);
+        b.asm.bytes(&[0x41, 0xF6, 0xC7, bits]); // test r15b, bits
+        b.asm.bytes(&[0x0F, 0x44, 0x45, at::FLAGS as u8]);
+        b.asm.bytes(&[0x89, 0x45, at::FLAGS as u8]);
+        b.stored_flags();
+        return Ok(Step::Next);
     }
-    b.lose_flags();
     copy(b, insn, Flags::Keeps)?;
     b.asm.bytes(&[0x9F, 0x0F, 0x90, 0xC0]); // lahf; seto al
     b.asm.bytes(&[0x80, 0xE4, 0xEF]); // and ah, ~AF
@@ -130,6 +148,56 @@ fn shift(b: &mut Builder<'_>, insn: &Instruction) -> Result {
     b.asm.bytes(&[0x0F, 0x44, 0x45, at::FLAGS as u8]); // cmovz eax, [rbp + FLAGS]
     b.asm.bytes(&[0x89, 0x45, at::FLAGS as u8]);
     b.stored_flags();
+    Ok(Step::Next)
+}
+
+/// SHLD and SHRD by a constant, on registers: OF is the interpreter's rule where the manual leaves it undefined.
+fn double_shift(b: &mut Builder<'_>, insn: &Instruction, rest: &[Instruction]) -> Result {
+    let size = operand_size(insn, 0);
+    let bits = if size == 8 { 63 } else { 31 };
+    if insn.op_kind(2) != OpKind::Immediate8
+        || insn.immediate8() & bits == 0
+        || size == 2
+        || !flags_die(rest)
+    {
+        return Err(Unsupported);
+    }
+    copy(b, insn, Flags::Writes)?;
+    Ok(Step::Next)
+}
+
+/// DIV of 32 and 64 bits, unless it faults. The flags stay as they are.
+fn divide(b: &mut Builder<'_>, insn: &Instruction) -> Result {
+    let size = operand_size(insn, 0);
+    if size < 4 {
+        return Err(Unsupported);
+    }
+    let mut new = *insn;
+    b.lose_flags();
+    if insn.op_kind(0) == OpKind::Memory {
+        b.operand(insn, false, size)?;
+        if size == 8 {
+            b.asm.load(R15, R15, 0);
+        } else {
+            b.asm.bytes(&[0x45, 0x8B, 0x3F]); // mov r15d, [r15]
+        }
+    } else {
+        let guest = gpr_of(insn.op_register(0)).0;
+        let host = b.value(guest, R15);
+        b.asm.mov(R15, host);
+    }
+    new.set_op_kind(0, OpKind::Register);
+    new.set_op_register(0, part(R15, size));
+    // The quotient fits exactly when the upper half is less than the divisor, which therefore is not 0.
+    if size == 8 {
+        b.asm.bytes(&[0x4C, 0x39, 0xFA]); // cmp rdx, r15
+    } else {
+        b.asm.bytes(&[0x44, 0x39, 0xFA]); // cmp edx, r15d
+    }
+    b.leave_if(NOT_BELOW);
+    b.asm.mov(RAX, RBX);
+    emit(b, &new)?;
+    b.asm.mov(RBX, RAX);
     Ok(Step::Next)
 }
 
@@ -161,7 +229,7 @@ fn operand_size(insn: &Instruction, n: u32) -> usize {
 }
 
 /// The part of a host register that an operand of this size names.
-fn part(host: u8, size: usize) -> Register {
+pub fn part(host: u8, size: usize) -> Register {
     let number = u32::from(host);
     match size {
         1 => match number {
@@ -343,7 +411,7 @@ fn aligned(b: &mut Builder<'_>, size: usize) {
 }
 
 /// Makes [R15] the memory operand.
-fn point_at_r15(new: &mut Instruction) {
+pub fn point_at_r15(new: &mut Instruction) {
     new.set_memory_base(Register::R15);
     new.set_memory_index(Register::None);
     new.set_memory_index_scale(1);
@@ -352,7 +420,7 @@ fn point_at_r15(new: &mut Instruction) {
     new.set_segment_prefix(Register::None);
 }
 
-fn emit(b: &mut Builder<'_>, insn: &Instruction) -> Done {
+pub fn emit(b: &mut Builder<'_>, insn: &Instruction) -> Done {
     let buffer = std::mem::take(&mut b.asm.code);
     let length = buffer.len();
     b.encoder.set_buffer(buffer);
@@ -549,6 +617,7 @@ fn conditional_branch(
     if !is_plain(target) || insn.len() < 2 || operand_is_short(insn) {
         return Err(Unsupported);
     }
+    b.flush_vectors();
     b.save_flags();
     b.restore_flags();
     if b.branch_if(code, target, known) {
@@ -564,6 +633,7 @@ fn operand_is_short(insn: &Instruction) -> bool {
 }
 
 fn transfer(b: &mut Builder<'_>, insn: &Instruction, known: Known<'_>) -> Result {
+    b.flush_vectors();
     match insn.code() {
         Code::Jmp_rel8_64 | Code::Jmp_rel32_64 => {
             let target = insn.near_branch64();

@@ -10,7 +10,7 @@ mod lanes;
 mod memory_forms;
 mod mmx;
 mod moves;
-mod operand;
+pub(crate) mod operand;
 mod scalar;
 mod strings;
 mod xsave;
