@@ -94,7 +94,9 @@ impl<P: RamPage + 'static> Engine<P> {
             translator: None,
             refused: None,
         };
-        if kind != EngineKind::Interpreter {
+        if kind == EngineKind::Lockstep {
+            engine.refused = Some("lockstep is not implemented".into());
+        } else if kind == EngineKind::Translator {
             match Translator::new() {
                 Ok(translator) => {
                     engine.translator = Some(Box::new(translator));
@@ -255,7 +257,10 @@ fn run_loop<P: RamPage + 'static>(
             match planned {
                 translate::Next::Look if cpu.can_translate() => {
                     if let Some(entry) = translator.entry(&mut cpu.tlb.fast, page, block, linear) {
+                        let before = cpu.retired;
                         plan = translator.run(cpu, entry, left);
+                        let done = cpu.retired - before;
+                        translator.judge(page, block, linear, plan, done);
                         continue;
                     }
                 }

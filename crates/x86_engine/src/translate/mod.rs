@@ -57,6 +57,10 @@ const LONGEST: usize = 64 << 10;
 /// Executions after which a block is translated.
 const HOT: u16 = 24;
 
+/// A run of translated code of fewer instructions is short; after so many short runs in a row they are interpreted.
+const SHORT: u64 = 12;
+const SHORT_RUNS: u16 = 100;
+
 /// How a run of translated code ended for the run loop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Next {
@@ -149,6 +153,25 @@ impl Translator {
         self.translate(fast, page, block, linear)
     }
 
+    /// Gives up a block that again and again leads to the interpreter after a few instructions: going back and
+    /// forth costs more than interpreting them.
+    #[inline]
+    pub(crate) fn judge<P: RamPage + 'static>(
+        &self,
+        page: &mut CodePage<P>,
+        block: Block,
+        linear: u64,
+        plan: Next,
+        done: u64,
+    ) {
+        if plan != Next::One || done >= SHORT {
+            page.forget_runs(block.number);
+        } else if page.count_run(block.number) >= SHORT_RUNS {
+            let alias = page.translations.alias(linear & !0xFFF, self.epoch);
+            alias.put(block.number, Found::Interpret);
+        }
+    }
+
     #[cold]
     #[inline(never)]
     fn translate<P: RamPage + 'static>(
@@ -196,6 +219,8 @@ impl Translator {
         self.used = (self.used + made.code.len()).next_multiple_of(16);
         let inner = base + made.inner as u64;
         alias.put(block.number, Found::Code { outer: base, inner });
+        page.forget_runs(block.number);
+        let alias = page.translations.alias(linear & !0xFFF, epoch);
         alias.links.extend(made.links);
         // Jumps that wait for this block lead to it from now on.
         let offset = (linear & 0xFFF) as u16;

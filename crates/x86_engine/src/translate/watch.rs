@@ -7,7 +7,7 @@
 //!
 //! The wait is short: translated code leaves for the run loop every few thousand instructions, and takes no lock.
 
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, Ordering::Release, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 static EPOCH: AtomicU64 = AtomicU64::new(0);
@@ -46,7 +46,7 @@ impl Watcher {
     /// After translated code.
     #[inline]
     pub(super) fn leave(&mut self) {
-        self.inside.store(OUTSIDE, SeqCst);
+        self.inside.store(OUTSIDE, Release);
     }
 }
 
