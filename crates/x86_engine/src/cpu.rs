@@ -4,6 +4,7 @@ use crate::fault::Fault;
 use crate::flags::{self, Flags};
 use crate::platform::Platform;
 use crate::tlb::Tlb;
+use crate::translate::lockstep::Rehearsal;
 use crate::width::Width;
 use x86_arch::RamPage;
 use x86_arch::vmx::{Seg, Vcpu};
@@ -114,6 +115,8 @@ pub struct Cpu<'a, P: RamPage> {
     pub(crate) bus_lock: bool,
     /// NMI blocking ended by the IRET being executed (qualification bit 12).
     pub(crate) nmi_unblocked: bool,
+    /// What is executed is undone afterwards (lockstep).
+    pub(crate) rehearsal: Option<Box<Rehearsal<P>>>,
 }
 
 impl<'a, P: RamPage + 'static> Cpu<'a, P> {
@@ -147,6 +150,7 @@ impl<'a, P: RamPage + 'static> Cpu<'a, P> {
             debug_hits: 0,
             bus_lock: false,
             nmi_unblocked: false,
+            rehearsal: None,
         };
         cpu.mode_changed();
         cpu

@@ -12,7 +12,7 @@ use crate::paging::Actor;
 use crate::platform::Platform;
 use crate::tlb::{Cached, Decoded, Tlb};
 use crate::translate::fast::Fast;
-use crate::translate::{self, Translator, watch};
+use crate::translate::{self, Translator, lockstep, watch};
 use iced_x86::DecoderError;
 use x86_arch::vmx::{Seg, Vcpu};
 use x86_arch::{Access, ExitReason, RamPage, VmExit};
@@ -56,6 +56,8 @@ pub struct Engine<P: RamPage + 'static> {
     kind: EngineKind,
     translator: Option<Box<Translator>>,
     refused: Option<String>,
+    /// Lockstep's verdict.
+    difference: Option<String>,
 }
 
 impl<P: RamPage + 'static> Default for Engine<P> {
@@ -93,11 +95,10 @@ impl<P: RamPage + 'static> Engine<P> {
             kind,
             translator: None,
             refused: None,
+            difference: None,
         };
-        if kind == EngineKind::Lockstep {
-            engine.refused = Some("lockstep is not implemented".into());
-        } else if kind == EngineKind::Translator {
-            match Translator::new() {
+        if kind != EngineKind::Interpreter {
+            match Translator::new(kind == EngineKind::Lockstep) {
                 Ok(translator) => {
                     engine.translator = Some(Box::new(translator));
                     engine.tlb.fast = Some(Box::new(Fast::new()));
@@ -127,7 +128,7 @@ impl<P: RamPage + 'static> Engine<P> {
 
     /// The first difference that lockstep found: state, code, expected and got.
     pub fn difference(&self) -> Option<&str> {
-        None
+        self.difference.as_deref()
     }
 
     /// Drops cached translations of these VPIDs, second level included.
@@ -157,7 +158,13 @@ impl<P: RamPage + 'static> Engine<P> {
         self.tlb.enter_space(vpid, pcid(vcpu));
         let mut cpu = Cpu::new(vcpu, &mut self.tlb, platform);
         let stop = match cpu.enter() {
-            Ok(()) => run_loop(&mut cpu, &mut self.code, &mut self.translator, budget),
+            Ok(()) => run_loop(
+                &mut cpu,
+                &mut self.code,
+                &mut self.translator,
+                (self.kind == EngineKind::Lockstep).then_some(&mut self.difference),
+                budget,
+            ),
             Err(_) => Stop::Exit,
         };
         cpu.store();
@@ -181,6 +188,7 @@ fn run_loop<P: RamPage + 'static>(
     cpu: &mut Cpu<'_, P>,
     cache: &mut CodeCache<P>,
     translator: &mut Option<Box<Translator>>,
+    mut lockstep: Option<&mut Option<String>>,
     budget: u64,
 ) -> Stop {
     let mut current = NOWHERE;
@@ -258,7 +266,22 @@ fn run_loop<P: RamPage + 'static>(
                 translate::Next::Look if cpu.can_translate() => {
                     if let Some(entry) = translator.entry(&mut cpu.tlb.fast, page, block, linear) {
                         let before = cpu.retired;
-                        plan = translator.run(cpu, entry, left);
+                        if let Some(difference) = &mut lockstep {
+                            let count = left.min(u64::from(entry.count));
+                            let rehearsed = lockstep::rehearse(cpu, page, count as usize);
+                            plan = translator.run(cpu, entry.address, count);
+                            let done = (cpu.retired - before) as usize;
+                            **difference = rehearsed.compare(cpu, page, done);
+                            if done == 0 && plan == translate::Next::Look {
+                                // The rehearsal wrote to the block's own page.
+                                plan = translate::Next::One;
+                            }
+                            if difference.is_some() {
+                                return Stop::Difference;
+                            }
+                            continue;
+                        }
+                        plan = translator.run(cpu, entry.address, left);
                         let done = cpu.retired - before;
                         translator.judge(page, block, linear, plan, done);
                         continue;

@@ -7,7 +7,8 @@ use crate::cpu::Cpu;
 use crate::fault::Fault;
 use crate::flags;
 use crate::paging::Actor;
-use crate::tlb::{Tlb, set_of};
+use crate::tlb::{SLOW, Tlb, set_of};
+use crate::translate::lockstep::UNKNOWN;
 use crate::width::Width;
 use x86_arch::{Access, KeyedHpa, RamPage};
 
@@ -101,6 +102,10 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
                 let mut old = old;
                 loop {
                     let (new, result) = f(W::cut(old));
+                    if let Some(rehearsal) = &mut self.rehearsal {
+                        let bytes = new.zext().to_le_bytes();
+                        rehearsal.note(&page, offset, &bytes[..W::BYTES]);
+                    }
                     match page.compare_exchange(offset, W::BYTES as u8, old, new.zext()) {
                         Ok(_) => return Ok(result),
                         Err(now) => old = now,
@@ -149,7 +154,7 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
 
     /// Bus-lock detection (secondary control bit 30).
     pub(crate) fn bus_locked(&mut self) {
-        if self.vcpu.controls.secondary & 1 << 30 != 0 {
+        if self.vcpu.controls.secondary & 1 << 30 != 0 && self.rehearsal.is_none() {
             self.bus_lock = true;
             self.attention = true;
         }
@@ -329,6 +334,9 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
     }
 
     fn place(&mut self, linear: u64, access: Access, actor: Actor) -> Result<Place<P>, Fault> {
+        if self.rehearsal.is_some() {
+            return self.known_place(linear, access);
+        }
         if actor == Actor::Current {
             let entry = match access {
                 Access::Write => &self.tlb.write[set_of(linear)],
@@ -351,6 +359,21 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
             }
             None => Place::Slow(translated.page),
         })
+    }
+
+    /// The page as far as the soft TLB knows it.
+    #[cold]
+    fn known_place(&self, linear: u64, access: Access) -> Result<Place<P>, Fault> {
+        let entry = match access {
+            Access::Write => &self.tlb.write[set_of(linear)],
+            _ => &self.tlb.read[set_of(linear)],
+        };
+        match &entry.page {
+            Some(page) if Tlb::matches(entry, linear, self.tag & !SLOW) => {
+                Ok(Place::Ram(page.clone()))
+            }
+            _ => Err(UNKNOWN),
+        }
     }
 
     fn read_linear(&mut self, linear: u64, to: &mut [u8], actor: Actor) -> Result<(), Fault> {
@@ -414,6 +437,9 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
     fn write_place(&mut self, place: Place<P>, offset: usize, from: &[u8]) -> Result<(), Fault> {
         match place {
             Place::Ram(page) => {
+                if let Some(rehearsal) = &mut self.rehearsal {
+                    rehearsal.note(&page, offset, from);
+                }
                 write_whole(&page, offset, from);
                 Ok(())
             }

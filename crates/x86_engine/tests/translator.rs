@@ -212,6 +212,9 @@ fn run(
             .iter()
             .map(|&budget| engine.run(&mut vcpu, &mut guest, budget))
             .collect();
+        if let Some(difference) = engine.difference() {
+            panic!("{difference}");
+        }
         if round == 1 {
             return (ran, vcpu, guest.get(DATA, 0x2_0000));
         }
@@ -225,6 +228,7 @@ fn compare(
     budgets: &[u64],
 ) -> Result<(), TestCaseError> {
     let (ran_a, a, memory_a) = run(EngineKind::Interpreter, code, &make, budgets);
+    run(EngineKind::Lockstep, code, &make, budgets);
     let (ran_b, b, memory_b) = run(EngineKind::Translator, code, &make, budgets);
     prop_assert_eq!(&ran_a, &ran_b, "{:02x?} {:?} {:?}", code, a.exit, b.exit);
     for n in 0..16 {
@@ -252,7 +256,7 @@ fn compare(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn straight_code(
@@ -271,7 +275,7 @@ proptest! {
 
 // Random code in a loop: `top: …; dec r8d; jnz top`, whose registers the body may spoil.
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn loops_stopped_and_resumed_at_any_instruction(

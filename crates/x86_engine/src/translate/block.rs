@@ -45,6 +45,8 @@ pub struct Translated {
     pub code: Vec<u8>,
     /// Where jumps from inside the page enter, relative to the start.
     pub inner: usize,
+    /// Instructions.
+    pub count: usize,
     /// Displacements that may lead to blocks of this page once these exist: page offset and address.
     pub links: Vec<(u16, u64)>,
 }
@@ -83,6 +85,7 @@ pub struct Builder<'a> {
     page: u64,
     /// The block's own address, and where jumps from inside the page enter it.
     start: u64,
+    alone: bool,
     inner: u64,
     stubs: Vec<Stub>,
     links: Vec<(u16, u64)>,
@@ -106,13 +109,14 @@ pub struct Builder<'a> {
 }
 
 /// Translates the block at `source`; `None` when the interpreter has to execute its first instruction.
-/// `known` gives the inner address of blocks of the page.
+/// `known` gives the inner address of blocks of the page. `alone`: the block is not to lead to itself either.
 pub fn translate(
     source: &Source<'_>,
     base: u64,
     thunks: Thunks,
     encoder: &mut Encoder,
     known: &dyn Fn(u16) -> Option<u64>,
+    alone: bool,
 ) -> Option<Translated> {
     let mut builder = Builder {
         asm: Asm::new(base),
@@ -120,6 +124,7 @@ pub fn translate(
         thunks,
         page: source.page,
         start: source.page + source.offset as u64,
+        alone,
         inner: 0,
         stubs: Vec::new(),
         links: Vec::new(),
@@ -195,6 +200,7 @@ pub fn translate(
     Some(Translated {
         code: builder.asm.code,
         inner,
+        count,
         links: builder.links,
     })
 }
@@ -432,7 +438,7 @@ impl Builder<'_> {
     }
 
     fn known(&self, target: u64, known: &dyn Fn(u16) -> Option<u64>) -> Option<u64> {
-        if target == self.start {
+        if target == self.start && !self.alone {
             return Some(self.inner);
         }
         known((target & 0xFFF) as u16)

@@ -8,6 +8,7 @@ mod block;
 mod buffer;
 mod entry;
 pub(crate) mod fast;
+pub(crate) mod lockstep;
 mod select;
 mod thunks;
 mod vectors;
@@ -79,6 +80,8 @@ pub(crate) struct Translator {
     frame: Box<Frame>,
     encoder: Encoder,
     hot: u16,
+    /// Blocks lead to no other block (lockstep).
+    alone: bool,
     watcher: Watcher,
     /// Counts how often everything was dropped; code pages compare.
     pub(crate) epoch: u32,
@@ -99,13 +102,13 @@ fn missing() -> Option<&'static str> {
 impl Translator {
     /// The error says why this host cannot have one.
     #[cfg(not(target_arch = "x86_64"))]
-    pub(crate) fn new() -> Result<Translator, String> {
+    pub(crate) fn new(_alone: bool) -> Result<Translator, String> {
         Err("the host's processor is no x86-64".into())
     }
 
     /// The error says why this host cannot have one.
     #[cfg(target_arch = "x86_64")]
-    pub(crate) fn new() -> Result<Translator, String> {
+    pub(crate) fn new(alone: bool) -> Result<Translator, String> {
         if let Some(name) = missing() {
             return Err(format!("the host's processor has no {name}"));
         }
@@ -121,6 +124,7 @@ impl Translator {
             frame: Box::default(),
             encoder: Encoder::new(64),
             hot: HOT,
+            alone,
             watcher: Watcher::new(),
             epoch: 1,
         })
@@ -139,10 +143,10 @@ impl Translator {
         page: &mut CodePage<P>,
         block: Block,
         linear: u64,
-    ) -> Option<u64> {
+    ) -> Option<Entry> {
         let alias = page.translations.alias(linear & !0xFFF, self.epoch);
         match alias.entry(block.number) {
-            Some(Found::Code { outer, .. }) => return Some(outer),
+            Some(Found::Code { entry, .. }) => return Some(entry),
             Some(Found::Interpret) => return None,
             None => {}
         }
@@ -180,7 +184,7 @@ impl Translator {
         page: &mut CodePage<P>,
         block: Block,
         linear: u64,
-    ) -> Option<u64> {
+    ) -> Option<Entry> {
         let host = page.ram.host()?;
         if self.used + LONGEST > self.buffer.size() {
             // Everything goes; pages notice by the epoch.
@@ -208,7 +212,15 @@ impl Translator {
             version,
             version_address: host.code_version.as_ptr() as u64,
         };
-        let made = block::translate(&source, base, self.thunks, &mut self.encoder, &known);
+        let known: &dyn Fn(u16) -> Option<u64> = if self.alone { &|_| None } else { &known };
+        let made = block::translate(
+            &source,
+            base,
+            self.thunks,
+            &mut self.encoder,
+            known,
+            self.alone,
+        );
         let alias = page.translations.alias(linear & !0xFFF, epoch);
         let Some(made) = made else {
             alias.put(block.number, Found::Interpret);
@@ -218,9 +230,16 @@ impl Translator {
         self.buffer.write(self.used, &made.code);
         self.used = (self.used + made.code.len()).next_multiple_of(16);
         let inner = base + made.inner as u64;
-        alias.put(block.number, Found::Code { outer: base, inner });
+        let entry = Entry {
+            address: base,
+            count: made.count as u8,
+        };
+        alias.put(block.number, Found::Code { entry, inner });
         page.forget_runs(block.number);
         let alias = page.translations.alias(linear & !0xFFF, epoch);
+        if self.alone {
+            return Some(entry);
+        }
         alias.links.extend(made.links);
         // Jumps that wait for this block lead to it from now on.
         let offset = (linear & 0xFFF) as u16;
@@ -234,7 +253,7 @@ impl Translator {
             buffer.write(at, &distance.to_le_bytes());
             false
         });
-        Some(base)
+        Some(entry)
     }
 
     /// Runs translated code for at most `left` instructions.
@@ -256,8 +275,14 @@ impl Translator {
         frame.read = read;
         frame.write = write;
         frame.jumps = fast.jumps();
-        frame.context = fast.context(tag);
-        fast.add_jump(rip, frame.context, entry);
+        frame.context = if self.alone {
+            // No entry of the jump cache has it.
+            u64::MAX
+        } else {
+            let context = fast.context(tag);
+            fast.add_jump(rip, context, entry);
+            context
+        };
         frame.gpr.copy_from_slice(&cpu.gpr[..16]);
         frame.fs_base = cpu.gpr[REG_SEG as usize + Seg::Fs as usize];
         frame.gs_base = cpu.gpr[REG_SEG as usize + Seg::Gs as usize];
@@ -305,11 +330,18 @@ fn unpack(flags: u64) -> u64 {
     flags >> 8 & (SF | ZF | AF | PF | CF) | if flags & 1 != 0 { OF } else { 0 }
 }
 
+/// A block's code: its address, and its instructions.
+#[derive(Clone, Copy)]
+pub(crate) struct Entry {
+    pub(crate) address: u64,
+    pub(crate) count: u8,
+}
+
 /// What is known of a block.
 #[derive(Clone, Copy)]
 pub(crate) enum Found {
-    /// Addresses to enter from anywhere, and from the same page.
-    Code { outer: u64, inner: u64 },
+    /// Where to enter from anywhere, and the address to enter from the same page.
+    Code { entry: Entry, inner: u64 },
     /// Its first instruction is the interpreter's.
     Interpret,
 }
