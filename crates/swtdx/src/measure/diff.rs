@@ -113,6 +113,12 @@ pub fn compare(
                     format!("the report stops after event {count} ({last}); missing is {next}"),
                 )
             }
+            (Some(_), None) if value == registers.without_separator(index as u8) => verdict(
+                index + 1,
+                false,
+                "the report is of firmware that measures no separator here (--edk2 before202411)"
+                    .to_owned(),
+            ),
             (Some(_), None) => {
                 let first = events
                     .first()

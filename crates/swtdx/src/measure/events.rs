@@ -36,6 +36,13 @@ impl Registers {
             _ => None,
         }
     }
+    /// The value of an RTMR if the firmware measured no separator into it.
+    pub fn without_separator(&self, index: u8) -> Sha384 {
+        let events = self.events.iter();
+        events
+            .filter(|event| event.register == index && event.name != SEPARATOR)
+            .fold([0; 48], |value, event| extend(value, event.digest))
+    }
     /// The values that an RTMR takes, from zero on, one for each of its events.
     pub fn values(&self, index: u8) -> Vec<Sha384> {
         let mut values = vec![[0; 48]];
@@ -70,6 +77,19 @@ pub fn direct_boot(measured: &[(u8, &'static str, Vec<u8>)]) -> Vec<Event> {
         .collect()
 }
 
+/// Which EDK II the firmware was built from: they differ in what they measure (OvmfPkg/Tcg/TdTcg2Dxe).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+pub enum Edk2 {
+    /// edk2-stable202411 and later: the separator before the boot loader is in RTMR 1
+    #[default]
+    Stable202411,
+    /// Before that: it is in RTMR 0 alone
+    Before202411,
+}
+
+/// What the separator is called.
+pub const SEPARATOR: &str = "separator";
+
 /// EDK II firmware and Linux's EFI stub, when the VMM hands the kernel over by fw_cfg.
 ///
 /// RTMR 1: the kernel as a PE image, then the actions that the TCG PC Client profile names. RTMR 2: the load options
@@ -78,6 +98,7 @@ pub fn edk2(
     kernel: &[u8],
     append: &str,
     initrd: Option<&[u8]>,
+    version: Edk2,
 ) -> Result<Vec<Event>, authenticode::PeError> {
     let options = match (initrd, append) {
         (None, append) => append.to_owned(),
@@ -96,11 +117,14 @@ pub fn edk2(
             digest: authenticode::sha384(kernel)?,
         },
         action("Calling EFI Application from Boot Option"),
-        event(1, "separator", &[0; 4]),
+        event(1, SEPARATOR, &[0; 4]),
         action("Exit Boot Services Invocation"),
         action("Exit Boot Services Returned with Success"),
         event(2, &format!("load options: {options}"), &utf16),
     ];
     events.extend(initrd.map(|initrd| event(2, "initrd", initrd)));
+    if version == Edk2::Before202411 {
+        events.retain(|event| event.name != SEPARATOR);
+    }
     Ok(events)
 }

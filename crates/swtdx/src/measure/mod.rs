@@ -19,7 +19,7 @@ use x86_arch::Gpa;
 use crate::cli::Failure;
 use crate::explain::report;
 use crate::run::{MAX_CPUS, Size};
-use events::{Event, Registers};
+use events::{Edk2, Event, Registers};
 
 const HELP: &str = "\
 MRTD covers the firmware image as its TDVF metadata says. RTMR 1 and 2 are given when a kernel is: as EDK II
@@ -68,6 +68,9 @@ pub struct Args {
     /// In which order the VMM adds and measures pages
     #[arg(long, value_enum, default_value_t = OrderArg::PageByPage)]
     order: OrderArg,
+    /// Which EDK II the firmware was built from
+    #[arg(long, value_enum, default_value_t = Edk2::Stable202411, requires = "kernel")]
+    edk2: Edk2,
     /// Require MRTD, or REGISTER (mrtd, rtmr1, …), to begin with HEX
     #[arg(long, value_name = "[REGISTER=]HEX")]
     expect: Vec<String>,
@@ -249,8 +252,8 @@ fn with_kernel(
         Failure::input(format_args!("{}: {error}", kernel.display()))
     };
     if !own_firmware {
-        let events =
-            events::edk2(&bytes, &args.append, initrd.as_deref()).map_err(|error| fail(&error))?;
+        let events = events::edk2(&bytes, &args.append, initrd.as_deref(), args.edk2)
+            .map_err(|error| fail(&error))?;
         return Ok((Vec::new(), events));
     }
     let payload = Payload {
