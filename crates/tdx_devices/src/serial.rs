@@ -26,11 +26,16 @@ type Output = Box<dyn Write + Send>;
 const RECEIVED: u8 = 1;
 /// Typed bytes that wait for room in the receive FIFO; what is typed beyond is lost.
 const WAITING: usize = 64 << 10;
+/// So many looks at the line status in a row, with nothing received and nothing sent, are somebody who waits for a
+/// key: firmware polls. Who sends looks once or twice for each byte.
+const LOOKS: u32 = 64;
 
 pub struct SerialPort {
     port: Serial<Line, vm_superio::serial::NoEvents, Output>,
     line: Line,
     waiting: VecDeque<u8>,
+    /// Reads of the line status since a byte was sent or was there to be read.
+    looks: u32,
 }
 
 impl fmt::Debug for SerialPort {
@@ -47,13 +52,17 @@ impl SerialPort {
             port: Serial::new(line.clone(), output),
             line,
             waiting: VecDeque::new(),
+            looks: 0,
         }
     }
 
     pub fn read(&mut self, offset: u8) -> u8 {
         let value = self.port.read(offset);
-        if offset == 0 {
-            self.fill();
+        match offset {
+            0 => self.fill(),
+            5 if value & 1 == 0 => self.looks = self.looks.saturating_add(1),
+            5 => self.looks = 0,
+            _ => {}
         }
         value
     }
@@ -61,6 +70,9 @@ impl SerialPort {
     /// Bytes that the output refuses are lost, as on a line with nobody at the other end.
     pub fn write(&mut self, offset: u8, value: u8) {
         let _ = self.port.write(offset, value);
+        if offset == 0 {
+            self.looks = 0;
+        }
         self.fill();
     }
 
@@ -72,11 +84,12 @@ impl SerialPort {
         taken
     }
 
-    /// Whether the guest waits for typed bytes: its receive interrupt is on, and it has taken all there were.
+    /// Whether the guest waits for typed bytes: its receive interrupt is on or it polls, and it has taken all there
+    /// were.
     pub fn listens(&self) -> bool {
         let port = self.port.state();
         let empty = self.waiting.is_empty() && port.in_buffer.is_empty();
-        empty && port.interrupt_enable & RECEIVED != 0
+        empty && (port.interrupt_enable & RECEIVED != 0 || self.looks >= LOOKS)
     }
 
     fn fill(&mut self) {
@@ -144,6 +157,22 @@ mod tests {
         assert_eq!(read, typed);
         assert!(edges > 1, "later bytes interrupt too");
         assert!(port.listens());
+    }
+
+    #[test]
+    fn who_polls_listens_and_who_sends_does_not() {
+        let mut port = SerialPort::new(Box::new(io::sink()));
+        for _ in 0..1000 {
+            port.read(5);
+            port.write(0, b'x');
+            assert!(!port.listens());
+        }
+        (0..LOOKS).for_each(|_| drop(port.read(5)));
+        assert!(port.listens());
+        port.receive(b"y");
+        assert!(!port.listens(), "it has something to read");
+        assert_eq!((port.read(5) & 1, port.read(0)), (1, b'y'));
+        assert!(!port.listens(), "it may not want more");
     }
 
     #[test]
