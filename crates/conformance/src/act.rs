@@ -1,11 +1,14 @@
 //! What the guest of a recorded TD entry did.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use x86_arch::VmExit;
 
 use crate::number::{Bytes, Hex, Hex128};
 use crate::op::{Op, check_ignore};
 use crate::registers::{Gprs, Names, TraceGpr, Xmms};
+use crate::state::Field;
 
 /// One act of the guest, or of its surroundings while it runs.
 #[derive(Clone, PartialEq, Debug, Deserialize)]
@@ -66,6 +69,8 @@ pub struct SetRegisters {
     pub rip: Option<u64>,
     pub rsp: Option<u64>,
     pub xmm: Option<[u128; 16]>,
+    /// Extension: other state that the guest owns and the module looks at.
+    pub state: Vec<(&'static Field, u64)>,
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -236,6 +241,7 @@ struct RawAct {
     ignore: Option<Vec<[usize; 2]>>,
     bits: Option<u8>,
     ops: Option<Vec<Op>>,
+    state: Option<BTreeMap<String, Hex>>,
 }
 
 /// `entry` lists some registers by name, `set` all sixteen in order.
@@ -317,6 +323,7 @@ impl RawAct {
                     Some(RawXmm::All(values)) => Some(values.map(|v| v.0)),
                     Some(RawXmm::Some(_)) => return Err("set: expected 16 values in xmm".into()),
                 },
+                state: self.take_state()?,
             })),
             "guest_mem" => {
                 let bytes = must(&mut self.hex, name, "hex")?.0;
@@ -415,6 +422,15 @@ impl RawAct {
         }
     }
 
+    fn take_state(&mut self) -> Result<Vec<(&'static Field, u64)>, String> {
+        let state = self.state.take().unwrap_or_default().into_iter();
+        let field = |(name, Hex(value)): (String, Hex)| match Field::named(&name) {
+            Some(field) => Ok((field, value)),
+            None => Err(format!("set: {name:?} in state: expected a vCPU's field")),
+        };
+        state.map(field).collect()
+    }
+
     fn take_cr(&mut self) -> Result<u8, String> {
         match must(&mut self.cr, "cr_write", "cr")? {
             cr @ (0 | 4) => Ok(cr),
@@ -432,6 +448,7 @@ impl RawAct {
             status "status", label "label", volatile "volatile", capture "capture", from "from",
             exit "exit", shutdown "shutdown", native "native", cr "cr", gprs "gprs", rip "rip", rsp "rsp",
             rflags "rflags", xmm "xmm", hpa "hpa", hex "hex", ignore "ignore", bits "bits", ops "ops",
+            state "state",
         }
         None
     }

@@ -62,7 +62,10 @@ impl Hardware {
                 .collect(),
             msr: msrs.map(|(address, value)| (address.0, value.0)).collect(),
             platform: platform.clone(),
-            memory: Mutex::default(),
+            memory: Mutex::new(match platform.memory_end {
+                Some(end) => FlatMemory::ending_at(end.0),
+                None => FlatMemory::default(),
+            }),
             lp_msr: Mutex::default(),
             pending: Mutex::default(),
             tsc: AtomicU64::new(0),
@@ -81,6 +84,10 @@ impl Hardware {
             seamrr: range(&self.platform.seamrr),
             cache_wb_sub_blocks: self.platform.cache_wb_sub_blocks,
         }
+    }
+
+    pub(crate) fn xsave_size_follows_xcr0(&self) -> bool {
+        self.platform.xsave_size_follows_xcr0
     }
 
     pub(crate) fn package(&self, lp: u32) -> u32 {

@@ -41,6 +41,11 @@ pub struct Platform {
     pub cpuid: Vec<CpuidRow>,
     /// Native MSRs, by address.
     pub msr: MsrValues,
+    /// Extension: EBX of CPUID(0xD, 0 and 1) follows XCR0 and IA32_XSS, as on hardware.
+    #[serde(default)]
+    pub xsave_size_follows_xcr0: bool,
+    /// Extension: where physical memory ends, if not at 8 GiB.
+    pub memory_end: Option<Hex>,
 }
 
 /// MSRs by address.

@@ -14,11 +14,15 @@ pub mod number;
 pub mod op;
 mod player;
 mod reader;
+pub mod record;
 pub mod registers;
 mod report;
 mod session;
+pub mod show;
+pub mod state;
 
 pub use player::{Replay, ReplayError};
 pub use reader::{MAX_LINE, ReadError, TraceReader, fuzz_trace};
+pub use record::{RecordError, Recorded, Recorder};
 pub use report::{Counts, Mismatch};
 pub use tdx_module::Profile;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tdx_module::{
     CpuidValue, KeyError, LpId, Machine, MachineCheck, PackageId, PendingEvents, PlatformInfo,
+    xsave_size,
 };
 use x86_arch::vmx::Vcpu;
 use x86_arch::{Hkid, KeyedHpa, SecondLevel};
@@ -39,9 +40,12 @@ impl Machine for ReplayMachine {
     fn cpuid(&self, lp: LpId, leaf: u32, subleaf: u32) -> CpuidValue {
         self.0.hardware.cpuid(lp.0, leaf, subleaf)
     }
-    /// The recording machine's CPUID does not depend on XCR0.
-    fn xsave_size(&self, lp: LpId, subleaf: u32, _xcr0: u64, _xss: u64) -> u32 {
-        self.cpuid(lp, 0xD, subleaf).ebx
+    /// The reference recordings' CPUID does not depend on XCR0.
+    fn xsave_size(&self, lp: LpId, subleaf: u32, xcr0: u64, xss: u64) -> u32 {
+        match self.0.hardware.xsave_size_follows_xcr0() {
+            true => xsave_size(|n| self.cpuid(lp, 0xD, n), subleaf, xcr0, xss),
+            false => self.cpuid(lp, 0xD, subleaf).ebx,
+        }
     }
     fn read_msr(&self, lp: LpId, msr: u32) -> u64 {
         self.0.hardware.read_msr(lp.0, msr)

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 const PAGE: u64 = 4096;
-/// Physical memory ends here: reads give all ones, writes vanish.
+/// Physical memory of the reference recordings ends here.
 const END: u64 = 8 << 30;
 
 enum Page {
@@ -12,10 +12,16 @@ enum Page {
     Bytes(Box<[u8; PAGE as usize]>),
 }
 
-/// Holds only pages that were written.
-#[derive(Default)]
+/// Holds only pages that were written. Beyond its end reads give all ones and writes vanish.
 pub(crate) struct FlatMemory {
     pages: HashMap<u64, Page>,
+    end: u64,
+}
+
+impl Default for FlatMemory {
+    fn default() -> Self {
+        FlatMemory::ending_at(END)
+    }
 }
 
 /// The parts of `[address, address + len)` page by page: page number, offset in it, offset in the range, length.
@@ -31,11 +37,18 @@ fn parts(address: u64, len: u64) -> impl Iterator<Item = (u64, usize, u64, usize
 }
 
 impl FlatMemory {
+    pub(crate) fn ending_at(end: u64) -> FlatMemory {
+        FlatMemory {
+            pages: HashMap::new(),
+            end,
+        }
+    }
+
     pub(crate) fn read(&self, from: u64, to: &mut [u8]) {
         for (page, offset, start, len) in parts(from, to.len() as u64) {
             let to = &mut to[start as usize..][..len];
             match self.pages.get(&page) {
-                _ if page >= END / PAGE => to.fill(0xFF),
+                _ if page >= self.end / PAGE => to.fill(0xFF),
                 None => to.fill(0),
                 Some(Page::Filled(byte)) => to.fill(*byte),
                 Some(Page::Bytes(bytes)) => to.copy_from_slice(&bytes[offset..][..len]),
@@ -45,14 +58,14 @@ impl FlatMemory {
 
     pub(crate) fn write(&mut self, to: u64, from: &[u8]) {
         for (page, offset, start, len) in parts(to, from.len() as u64) {
-            if page < END / PAGE {
+            if page < self.end / PAGE {
                 self.page(page)[offset..][..len].copy_from_slice(&from[start as usize..][..len]);
             }
         }
     }
 
     pub(crate) fn fill(&mut self, to: u64, len: u64, byte: u8) {
-        for (page, offset, _, len) in parts(to, len.min(END.saturating_sub(to))) {
+        for (page, offset, _, len) in parts(to, len.min(self.end.saturating_sub(to))) {
             match (len as u64, byte) {
                 (PAGE, 0) => drop(self.pages.remove(&page)),
                 (PAGE, _) => drop(self.pages.insert(page, Page::Filled(byte))),

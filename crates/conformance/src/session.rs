@@ -280,6 +280,9 @@ fn set_registers(set: &SetRegisters, vcpu: &mut Vcpu) {
             ymm[0] = value;
         }
     }
+    for (field, value) in &set.state {
+        field.set(vcpu, *value);
+    }
 }
 
 fn long_mode(vcpu: &mut Vcpu) {

@@ -178,8 +178,10 @@ proptest! {
         text.push(b'\n');
         text.extend(&tail);
         fuzz_trace(&text);
+        conformance::show::fuzz_rows(&text);
         let at = at % text.len();
         text[at] = byte;
         fuzz_trace(&text);
+        conformance::show::fuzz_rows(&text);
     }
 }

@@ -8,7 +8,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 use crate::exec;
-use crate::{explain, measure, plan, replay, run, shell};
+use crate::{explain, measure, plan, replay, run, shell, trace};
 
 const VERSION: &str = concat!(
     env!("CARGO_PKG_VERSION"),
@@ -32,6 +32,8 @@ pub struct Cli {
 enum Command {
     /// Boot a TD and show its whole life
     Run(Box<run::Args>),
+    /// Show recorded calls as text, filtered and counted
+    Trace(trace::Args),
     /// Replay recorded calls and compare every answer
     Replay(replay::Args),
     /// Run a program whose SEAMCALL and TDCALL instructions are served
@@ -52,6 +54,7 @@ enum Command {
 fn dispatch(command: Command, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     match command {
         Command::Run(args) => run::run(&args, out),
+        Command::Trace(args) => trace::run(&args, out),
         Command::Replay(args) => replay::run(&args, out),
         #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
         Command::Exec(args) => exec::run(&args, out),

@@ -14,6 +14,7 @@ mod plan;
 mod replay;
 mod run;
 mod shell;
+mod trace;
 
 use std::process::ExitCode;
 

@@ -81,3 +81,8 @@ fn plan_prints_what_its_page_shows() {
 fn the_version_is_what_the_page_shows() {
     check("shell", &root(), 1);
 }
+
+#[test]
+fn trace_prints_what_its_page_shows() {
+    check("trace", &root(), 2);
+}

@@ -170,8 +170,8 @@ fn an_older_module_without_x2apic_ids_runs_the_same_guest() {
     let path = std::env::temp_dir().join(format!("swtdx-run-module-{}", std::process::id()));
     let trace = format!("--trace={}", path.display());
     for (module, call) in [
-        ("1.5.01", "TDH.VP.INIT RCX"),
-        ("1.5-linux", "TDH.VP.INIT v1 RCX"),
+        ("1.5.01", "TDH.VP.INIT TDVPR"),
+        ("1.5-linux", "TDH.VP.INIT v1 TDVPR"),
     ] {
         summary(
             &["--scripted", "--memory", "32M", "--module", module, &trace],
@@ -190,7 +190,7 @@ fn a_trace_names_every_call_and_what_crossed() {
     let run = summary(&["--scripted", "--memory", "32M", &trace], 0);
     let lines = std::fs::read_to_string(&path).expect("a trace");
     let _ = std::fs::remove_file(&path);
-    assert!(lines.starts_with("LP 0 TDH.SYS.INIT"));
+    assert!(lines.starts_with("LP 0  TDH.SYS.INIT"));
     let count = |name: &str| lines.lines().filter(|line| line.contains(name)).count() as u64;
     assert_eq!(
         count("TDH.VP.ENTER"),

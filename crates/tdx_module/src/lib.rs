@@ -54,7 +54,7 @@ pub mod testing;
 
 pub use machine::{
     CachedTranslation, CpuidValue, HostEvent, KeyError, LpId, Machine, MachineCheck, PackageId,
-    PendingEvents, PlatformInfo,
+    PendingEvents, PlatformInfo, xsave_size,
 };
 pub use module::Module;
 pub use profile::Profile;

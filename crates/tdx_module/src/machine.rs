@@ -102,20 +102,7 @@ pub trait Machine: Send + Sync {
     ///
     /// By default it follows from the component sizes; a machine whose CPUID does not depend on XCR0 says so itself.
     fn xsave_size(&self, lp: LpId, subleaf: u32, xcr0: u64, xss: u64) -> u32 {
-        let mut end = 576u32;
-        for n in 2..63u32 {
-            if (xcr0 | xss) >> n & 1 == 0 || (subleaf == 0 && xcr0 >> n & 1 == 0) {
-                continue;
-            }
-            let component = self.cpuid(lp, 0xD, n);
-            if subleaf == 0 {
-                end = end.max(component.ebx + component.eax);
-            } else {
-                let align = if component.ecx & 2 != 0 { 64 } else { 1 };
-                end = end.next_multiple_of(align) + component.eax;
-            }
-        }
-        end
+        xsave_size(|n| self.cpuid(lp, 0xD, n), subleaf, xcr0, xss)
     }
     fn read_msr(&self, lp: LpId, msr: u32) -> u64;
     fn write_msr(&self, lp: LpId, msr: u32, value: u64);
@@ -162,4 +149,22 @@ pub trait Machine: Send + Sync {
 
     /// VM entry: runs `vcpu` until its next VM exit, which `vcpu.exit` then describes.
     fn run(&self, lp: LpId, vcpu: &mut Vcpu, second_level: &dyn SecondLevel);
+}
+
+/// Bytes of the XSAVE area, standard for `subleaf` 0 and compacted for 1, from CPUID(0xD, n) of each component n.
+pub fn xsave_size(component: impl Fn(u32) -> CpuidValue, subleaf: u32, xcr0: u64, xss: u64) -> u32 {
+    let mut end = 576u32;
+    for n in 2..63u32 {
+        if (xcr0 | xss) >> n & 1 == 0 || (subleaf == 0 && xcr0 >> n & 1 == 0) {
+            continue;
+        }
+        let component = component(n);
+        if subleaf == 0 {
+            end = end.max(component.ebx + component.eax);
+        } else {
+            let align = if component.ecx & 2 != 0 { 64 } else { 1 };
+            end = end.next_multiple_of(align) + component.eax;
+        }
+    }
+    end
 }

@@ -17,7 +17,7 @@ mod tlb;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-pub use attach::{Attachments, GuestView, Observer, SharedMemory};
+pub use attach::{Attachments, Observer, SharedMemory};
 pub use engine::Engines;
 pub use guest::Guests;
 pub use lp::{PlatformLp, PlatformMemory};

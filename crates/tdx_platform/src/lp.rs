@@ -32,7 +32,7 @@ impl SoftwareSeam for PlatformLp {
     fn seamcall(&mut self, gprs: &mut GprFile, xmms: &mut XmmFile) -> Result<(), NoSeam> {
         let observer = self.platform.module.machine().observer();
         if let Some(observer) = observer {
-            observer.called(self.lp.0, gprs, xmms);
+            observer.called(self.lp.0, gprs, xmms, self.platform.hardware().time());
         }
         let done = self.platform.module.seamcall(self.lp, gprs, xmms);
         if let Some(observer) = observer {
@@ -76,11 +76,7 @@ impl HostMemory for PlatformMemory {
     }
     fn write(&self, to: Hpa, from: &[u8]) -> Result<(), OutsideMemory> {
         let to = self.inside(to, from.len())?;
-        let machine = self.platform.module.machine();
-        if let Some(observer) = machine.observer() {
-            observer.host_wrote(to.hpa, from);
-        }
-        let done = machine.store(to, from);
+        let done = self.platform.module.machine().store(to, from);
         done.map_err(|e| OutsideMemory(e.0))
     }
     fn set_bits(&self, at: Hpa, bits: u64) -> Result<u64, OutsideMemory> {
@@ -98,9 +94,6 @@ impl HostMemory for PlatformMemory {
     fn clear_page(&self, page: Hpa) -> Result<(), OutsideMemory> {
         let page = self.inside(page.page(), 4096)?;
         let machine = self.platform.module.machine();
-        if let Some(observer) = machine.observer() {
-            observer.host_wrote(page.hpa, &[0; 4096]);
-        }
         machine.store_direct(page, &[0; 4096]);
         Ok(())
     }

@@ -9,9 +9,9 @@ use tdx_module::{
     PendingEvents, PlatformInfo,
 };
 use x86_arch::vmx::Vcpu;
-use x86_arch::{Access, ExitReason, Gpa, Hkid, Hpa, KeyedHpa, SecondLevel, VmExit};
+use x86_arch::{ExitReason, Hkid, Hpa, KeyedHpa, SecondLevel, VmExit};
 
-use crate::attach::{Attachments, GuestView, Observer, SharedMemory};
+use crate::attach::{Attachments, Observer, SharedMemory};
 use crate::guest::Guests;
 use crate::tlb::Tlb;
 
@@ -147,7 +147,11 @@ impl Machine for PlatformMachine {
         PackageId(self.hardware.package(lp.0))
     }
     fn read(&self, from: KeyedHpa, to: &mut [u8]) -> Result<(), MachineCheck> {
-        self.load(from, to).map_err(|e| MachineCheck(e.0))
+        self.load(from, to).map_err(|e| MachineCheck(e.0))?;
+        if let Some(observer) = self.observer() {
+            observer.module_read(from, to);
+        }
+        Ok(())
     }
     fn write(&self, to: KeyedHpa, from: &[u8]) -> Result<(), MachineCheck> {
         self.store(to, from).map_err(|e| MachineCheck(e.0))?;
@@ -228,26 +232,7 @@ impl Machine for PlatformMachine {
         }
         self.guests.run(self, lp, vcpu, second_level);
         if let Some(observer) = self.observer() {
-            let view = View {
-                machine: self,
-                second_level,
-            };
-            observer.exited(lp.0, vcpu, &view);
+            observer.exited(lp.0, vcpu);
         }
-    }
-}
-
-/// What a guest's second level shows of memory, without touching a TLB.
-struct View<'a> {
-    machine: &'a PlatformMachine,
-    second_level: &'a dyn SecondLevel,
-}
-
-impl GuestView for View<'_> {
-    fn read(&self, from: Gpa, to: &mut [u8]) -> Option<Hpa> {
-        let page = self.second_level.translate(from, Access::Read).ok()?.page;
-        let hpa = page.hpa.checked_add(from.page_offset() as u64)?;
-        let done = self.machine.load(KeyedHpa::new(hpa, page.hkid), to);
-        done.ok().map(|()| hpa)
     }
 }

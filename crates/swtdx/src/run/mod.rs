@@ -27,10 +27,15 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tdx_call::SeamcallLp;
+use coco_regs::{ExitKind, GprFile};
+use conformance::Recorder;
+use conformance::show::Row;
+use tdx_abi::HostLeaf;
 use tdx_call::backend::{Faulty, Recorded, Schedule, Traced};
+use tdx_call::{SeamcallLp, TdxModuleArgs};
 use tdx_host::Lp;
-use tdx_platform::{Clock, Guests, Platform, PlatformConfig};
+use tdx_platform::{Attachments, Clock, Guests, Platform, PlatformConfig};
+use x86_arch::Gpr;
 
 use self::accounts::Accounts;
 use self::console::Console;
@@ -63,7 +68,15 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
         true => Guests::scripted(scripted::guest),
         false => Guests::engine(args.cpus.into()),
     };
-    let platform = Platform::new(config, guests);
+    let recorder = match &args.record {
+        Some(path) => Some(record(path, &config, &guest.name)?),
+        None => None,
+    };
+    let attachments = Attachments {
+        observer: recorder.clone().map(|recorder| Box::new(recorder) as _),
+        ..Attachments::default()
+    };
+    let platform = Platform::attached(config, guests, attachments);
     let to = match args.console_is_stdio() {
         // The file itself, not the buffer before it: a prompt has no newline, and guests print from any thread.
         true if args.json => File::from(io::stderr().as_fd().try_clone_to_owned()?),
@@ -107,6 +120,15 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
                 .collect(),
         ),
     };
+    if let (Some(recorder), Some(path)) = (&recorder, &args.record) {
+        let path = path.display();
+        let recorded = recorder.finish();
+        let recorded = recorded.map_err(|why| Failure::input(format_args!("{path}: {why}")))?;
+        if !args.quiet {
+            let conformance::Recorded { lines, bytes } = recorded;
+            eprintln!("swtdx: record    {lines} lines, {bytes} bytes in {path}");
+        }
+    }
     let summary = match lived {
         Ok(summary) => summary,
         Err(failure) if args.json => {
@@ -176,8 +198,64 @@ type Sink = Arc<Mutex<Box<dyn Write + Send>>>;
 fn trace(lp: u32, sink: Sink) -> impl FnMut(&Recorded) {
     move |call| {
         let mut sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = writeln!(sink, "LP {lp} {call}");
+        let _ = writeln!(sink, "{}", row(lp, call));
     }
+}
+
+/// A call as `swtdx trace` shows it.
+fn row(lp: u32, call: &Recorded) -> Row {
+    let mut row = Row {
+        lp: Some(lp),
+        ..Row::default()
+    };
+    let mut before = GprFile::default();
+    let mut after;
+    let (entered, result) = match *call {
+        Recorded::Seamcall {
+            leaf,
+            input,
+            output,
+            result,
+            ..
+        } => {
+            before[Gpr::Rax] = leaf.0;
+            after = before;
+            let (input, output) = (input.to_array(), output.to_array());
+            for (n, reg) in TdxModuleArgs::REGS.into_iter().enumerate() {
+                (before[reg], after[reg]) = (input[n], output[n]);
+            }
+            (false, result)
+        }
+        Recorded::VpEnter {
+            tdvpr,
+            loaded,
+            words,
+            stored,
+            result,
+            ..
+        } => {
+            before = loaded;
+            (before[Gpr::Rax], before[Gpr::Rcx]) = (HostLeaf::VP_ENTER.word().0, tdvpr.0);
+            after = stored;
+            let values = [words.rcx, words.rdx, words.r8, words.r9];
+            let regs = [Gpr::Rcx, Gpr::Rdx, Gpr::R8, Gpr::R9];
+            for (reg, value) in regs.into_iter().zip(values) {
+                after[reg] = value;
+            }
+            (words.kind() != ExitKind::NotEntered, result)
+        }
+    };
+    match result {
+        Ok(status) => {
+            after[Gpr::Rax] = status.raw();
+            row.describe_call(&before, Some(&after), entered);
+        }
+        Err(why) => {
+            row.describe_call(&before, None, false);
+            row.outcome = why.to_string();
+        }
+    }
+    row
 }
 
 fn trace_sink(args: &Args) -> Result<Option<Sink>, Failure> {
@@ -189,6 +267,16 @@ fn trace_sink(args: &Args) -> Result<Option<Sink>, Failure> {
         _ => Box::new(io::BufWriter::new(create(path)?)),
     };
     Ok(Some(Arc::new(Mutex::new(out))))
+}
+
+/// Begins a recording of every call and guest act.
+fn record(path: &Path, config: &PlatformConfig, guest: &str) -> Result<Arc<Recorder>, Failure> {
+    let out = Box::new(io::BufWriter::with_capacity(1 << 20, create(path)?));
+    let about = format!("a run of {guest}");
+    let recorder = Recorder::start(out, config, &about);
+    let recorder =
+        recorder.map_err(|why| Failure::input(format_args!("{}: {why}", path.display())))?;
+    Ok(Arc::new(recorder))
 }
 
 fn create(path: &Path) -> Result<File, Failure> {

@@ -16,6 +16,7 @@ Examples:
   swtdx run                                   the embedded guest on one vCPU
   swtdx run --cpus 4 --json                   four vCPUs, summary as JSON
   swtdx run --trace=calls.txt                 every SEAMCALL with its registers
+  swtdx run --record run.jsonl                then: swtdx replay run.jsonl, swtdx trace run.jsonl
   swtdx run --fault busy:TDH.MEM.TRACK@1      the first TRACK finds its lock held
   swtdx run --fault busy:SEPT_TREE@/3         every third call that takes the Secure EPT tree finds it held
   swtdx run --fault 'listed:*@~500' --seed 4  one call in 500 answers one of its leaf's statuses
@@ -100,6 +101,9 @@ pub struct Args {
     /// Print every call with its registers, to standard error or a file
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
     pub trace: Option<PathBuf>,
+    /// Record every call and what the guest did, for `swtdx replay` and `swtdx trace`
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["dry_run", "realtime"])]
+    pub record: Option<PathBuf>,
     /// Disturb calls, up to 16 rules: WHAT:WHERE[@WHEN]
     ///
     /// WHAT: busy, no-entropy, interrupted, no-module, gp, ud, a status by name or number, listed (one of the leaf's
