@@ -199,6 +199,14 @@ impl Stream {
     }
 }
 
+impl TryFrom<UnixStream> for Stream {
+    type Error = io::Error;
+
+    fn try_from(stream: UnixStream) -> io::Result<Stream> {
+        Stream::new(Wire::Unix(stream))
+    }
+}
+
 impl gdbstub::conn::Connection for Stream {
     type Error = io::Error;
 

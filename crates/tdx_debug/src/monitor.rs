@@ -18,7 +18,7 @@ monitor ve             the virtualization exception that waits to be fetched
 monitor sept GPA       the Secure EPT entry of a guest physical address
 monitor field NAME     a metadata field of the TD or of the current vCPU, by name or id
 monitor exits [N]      the last exits of the current vCPU
-monitor explain VALUE  a completion status or a leaf number in words
+monitor explain VALUE  a status, leaf, field id, exit or name in words
 ";
 
 /// The answer to a command line, with its final newline.
@@ -156,11 +156,13 @@ fn entry<L: SeamcallLp>(
 fn field<O: Owner>(target: &mut TdTarget<'_, O>, name: &str) -> String {
     let show = |value: Result<u64, String>| value.map_or_else(|why| why, |v| format!("{v:#x}"));
     if let Some(id) = number(name) {
-        return show(
-            target
-                .get(target.current, DebugReg::Field(id))
-                .map_err(|e| e.to_string()),
-        );
+        // The id says whose field it is; the other context does not know it.
+        let vcpus = target.get(target.current, DebugReg::Field(id));
+        let value = match vcpus {
+            Ok(value) => Ok(value),
+            Err(why) => td_field(target, id).map_err(|_| why.to_string()),
+        };
+        return show(value);
     }
     if let Some(row) = row(TDVPS, name).or_else(|| row(TD_VMCS, name)) {
         let value = target.get(target.current, DebugReg::Field(row.id.0));

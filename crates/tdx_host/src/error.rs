@@ -140,7 +140,7 @@ impl HostError {
     }
 
     /// The module's status without its details, if a module gave one.
-    pub(crate) fn code(&self) -> Option<Status> {
+    pub fn code(&self) -> Option<Status> {
         match self {
             Self::Refused { status, .. } => Some(status.code()),
             _ => None,

@@ -91,3 +91,80 @@ fn garbage_half_packets_and_huge_ones_leave_the_td_unharmed() {
     assert!(ended.console.contains("guest done, powering off"));
     assert!(ended.words.contains("0 lost; 0 key IDs lost"));
 }
+
+/// The answer to a `monitor` command.
+fn monitor(client: &mut Client, command: &str) -> String {
+    let hex: String = command.bytes().map(|byte| format!("{byte:02x}")).collect();
+    client.send(&format!("qRcmd,{hex}"));
+    let mut text = Vec::new();
+    loop {
+        let packet = client.receive().expect("the server is there");
+        match packet.strip_prefix('O') {
+            Some(hex) if packet != "OK" => {
+                for pair in hex.as_bytes().chunks(2) {
+                    let digits = std::str::from_utf8(pair).expect("ASCII");
+                    text.push(u8::from_str_radix(digits, 16).expect("hexadecimal"));
+                }
+            }
+            _ => break,
+        }
+    }
+    String::from_utf8(text).expect("UTF-8")
+}
+
+#[test]
+fn monitor_commands_tell_what_a_debugger_of_tds_wants_to_know() {
+    let folder = folder("monitor");
+    let server = Server::start(&folder, ["--gdb-wait"]);
+    let mut client = Client::connect(&server.socket);
+    greet(&mut client);
+    let td = monitor(&mut client, "td");
+    let (fields, mrtd) = td.split_once("MRTD").expect("a measurement");
+    assert_eq!(
+        fields,
+        "LIFECYCLE_STATE  0x1\nOP_STATE         0x2\nFATAL            0x0\nHKID             0x21\n\
+         NUM_VCPUS        0x1\nATTRIBUTES       0x10000001\nXFAM             0x3\nGPAW             0x0\n"
+    );
+    let ve = monitor(&mut client, "ve");
+    assert_eq!(
+        ve,
+        "valid            0x0\nexit reason      0x0\nqualification    0x0\nlinear address   0x0\n\
+         guest physical   0x0\n"
+    );
+    let sept = monitor(&mut client, "sept 0x820000");
+    assert_eq!(sept.lines().count(), 4, "{sept}");
+    assert!(
+        sept.contains("level 0 0x000000820000: ") && sept.contains("R|W|X"),
+        "{sept}"
+    );
+    let refused = monitor(&mut client, "sept 0x40000000");
+    assert!(
+        refused.contains("level 0 0x000040000000: ") && refused.contains("EPT_WALK_FAILED"),
+        "{refused}"
+    );
+    for (command, answer) in [
+        ("field ATTRIBUTES", "0x10000001\n"),
+        ("field guest rip", "0xfffffff0\n"),
+        ("field 0x002400030000681e", "0xfffffff0\n"),
+        ("field nothing", "no metadata field is named \"nothing\"\n"),
+        ("sept x", "\"x\" is no address\n"),
+        ("exits", "no exit is recorded\n"),
+        ("exits x", "\"x\" is no number\n"),
+        ("explain 60000", "60000\n  unknown\n"),
+    ] {
+        assert_eq!(monitor(&mut client, command), answer, "{command}");
+    }
+    let leaf = monitor(&mut client, "explain leaf:16");
+    assert!(leaf.contains("TDH.MR.EXTEND"), "{leaf}");
+    let busy = monitor(&mut client, "explain 0x8000020000000092");
+    assert!(
+        busy.contains("TDX_OPERAND_BUSY(SEPT_TREE)") && busy.contains("advice   Call again"),
+        "{busy}"
+    );
+    assert!(
+        monitor(&mut client, "nonsense").starts_with("unknown command \"nonsense\"\nmonitor td ")
+    );
+    assert_eq!(client.ask("D;1").as_deref(), Some("OK"));
+    let ended = server.end();
+    assert!(ended.words.contains(mrtd.trim()), "{mrtd}\n{}", ended.words);
+}

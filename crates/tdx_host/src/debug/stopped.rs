@@ -1,6 +1,8 @@
 //! A stopped vCPU within reach of its debugger.
 
+use coco_regs::{Exit, ExitWords, GprFile, GprSet};
 use tdx_call::{HostMemory, SeamcallLp};
+use x86_arch::Gpr;
 
 use super::{DebugContext, DebugError, DebugMemory, DebugReg};
 use crate::Vcpu;
@@ -17,7 +19,8 @@ pub struct Stopped<'a, M, L> {
 impl<M: HostMemory, L: SeamcallLp> Stopped<'_, M, L> {
     /// The register's value.
     pub fn get(&mut self, reg: DebugReg) -> Result<u64, DebugError> {
-        self.context.get(self.lp, self.vcpu, reg)
+        let value = self.context.get(self.lp, self.vcpu, reg);
+        value.map_err(|why| self.blame(reg, why))
     }
 
     /// Changes the register when the vCPU runs again; the module is not asked whether it may be.
@@ -27,7 +30,43 @@ impl<M: HostMemory, L: SeamcallLp> Stopped<'_, M, L> {
 
     /// Changes the register at once, so that the caller learns whether the module takes it.
     pub fn write(&mut self, reg: DebugReg, value: u64) -> Result<(), DebugError> {
-        self.context.write(self.lp, self.vcpu, reg, value)
+        let done = self.context.write(self.lp, self.vcpu, reg, value);
+        done.map_err(|why| self.blame(reg, why))
+    }
+
+    /// To a production TD's registers the module says what it says of a read-only field: neither is writable.
+    fn blame(&self, reg: DebugReg, why: DebugError) -> DebugError {
+        match why {
+            DebugError::ReadOnly { .. } if !self.memory.td.config().is_debug() => {
+                DebugError::ProductionTd {
+                    what: reg.to_string(),
+                }
+            }
+            why => why,
+        }
+    }
+
+    /// The stop as an exit that lends every general-purpose register by a window, as other exits lend theirs. What
+    /// `act` wrote the guest finds when it runs again.
+    pub fn with_exit<T>(
+        &mut self,
+        words: ExitWords,
+        act: impl FnOnce(&mut Exit<'_>) -> T,
+    ) -> Result<T, DebugError> {
+        let mut file = GprFile::default();
+        for reg in Gpr::ALL {
+            file[reg] = self.get(DebugReg::Gpr(reg))?;
+        }
+        let mut exit = Exit::debug(words, &mut file);
+        let done = act(&mut exit);
+        let written = match &exit {
+            Exit::Debug(_, all) => all.written(),
+            _ => GprSet::NONE,
+        };
+        for reg in Gpr::ALL.into_iter().filter(|reg| written.contains(*reg)) {
+            self.set(DebugReg::Gpr(reg), file[reg]);
+        }
+        Ok(done)
     }
 
     /// Writes what was changed: the vCPU may run.
