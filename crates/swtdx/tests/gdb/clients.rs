@@ -150,7 +150,7 @@ fn monitor_commands_tell_what_a_debugger_of_tds_wants_to_know() {
         ("sept x", "\"x\" is no address\n"),
         ("exits", "no exit is recorded\n"),
         ("exits x", "\"x\" is no number\n"),
-        ("explain 60000", "60000\n  unknown\n"),
+        ("explain nonsense", "nonsense\n  unknown\n"),
     ] {
         assert_eq!(monitor(&mut client, command), answer, "{command}");
     }

@@ -259,7 +259,7 @@ impl Client {
                     let mut sum = [0; 2];
                     self.0.read_exact(&mut sum).ok()?;
                     self.raw(b"+");
-                    return Some(packet);
+                    return Some(expanded(&packet));
                 }
                 (other, Some(packet)) => packet.push(other),
                 (_, None) => {}
@@ -272,4 +272,20 @@ impl Client {
         self.send(packet);
         self.receive()
     }
+}
+
+/// Run-length encoding undone: `x*N` is x and N's code less 29 more of it.
+fn expanded(packet: &str) -> String {
+    let mut text = String::new();
+    let mut rest = packet.chars();
+    while let Some(next) = rest.next() {
+        match (next, text.chars().last()) {
+            ('*', Some(last)) => {
+                let times = rest.next().map_or(0, |n| (n as usize).saturating_sub(29));
+                text.extend(std::iter::repeat_n(last, times));
+            }
+            (next, _) => text.push(next),
+        }
+    }
+    text
 }
