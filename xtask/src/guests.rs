@@ -8,6 +8,7 @@ mod apt;
 mod boot_disk;
 mod initramfs;
 mod kernel_module;
+mod tool;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -91,9 +92,10 @@ const KERNELS: &[&str] = &["linux-6.12", "linux-7"];
 
 pub const USAGE: &str = "\
 guests [--dir DIR] [NAME…]
-      obtains guest artifacts into DIR (target/guests): kernels, OVMF, busybox, and builds an initramfs for
+      obtains guest artifacts into DIR (target/guests): kernels, OVMF, busybox, GDB, and builds an initramfs for
       each kernel, and a disk image that boots it through shim and GRUB. NAME: busybox linux-6.12 linux-7
-      linux-6.1 ovmf-bookworm ovmf-trixie ovmf-inteltdx boot-loader";
+      linux-6.1 ovmf-bookworm ovmf-trixie ovmf-inteltdx boot-loader gdb, and qemu, which comes only when named;
+      gdb/run/gdb and qemu/run/qemu-system-x86_64 start them";
 
 pub fn run(arguments: &[String]) -> ExitCode {
     match obtain(arguments) {
@@ -111,28 +113,38 @@ fn obtain(arguments: &[String]) -> Result<(), String> {
         .expect("the workspace");
     let mut dir = root.join("target/guests");
     let mut wanted: Vec<&Artifact> = Vec::new();
+    let mut tools: Vec<&tool::Tool> = Vec::new();
     let mut words = arguments.iter();
     while let Some(word) = words.next() {
         if word == "--dir" {
             dir = PathBuf::from(words.next().ok_or("--dir takes a folder")?);
             continue;
         }
+        if let Some(tool) = tool::TOOLS.iter().find(|t| t.name == word) {
+            tools.push(tool);
+            continue;
+        }
         let artifact = ARTIFACTS.iter().find(|a| a.name == word);
         wanted
             .push(artifact.ok_or_else(|| format!("no artifact is named {word}\nusage: {USAGE}"))?);
     }
-    if wanted.is_empty() {
+    if wanted.is_empty() && tools.is_empty() {
         wanted = ARTIFACTS.iter().collect();
+        tools = tool::TOOLS.iter().filter(|t| t.by_default).collect();
     }
     fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
     let missing: Vec<&Artifact> = wanted
         .into_iter()
         .filter(|a| !dir.join(a.name).join("PACKAGES").exists())
         .collect();
-    if !missing.is_empty() {
+    tools.retain(|t| !dir.join(t.name).join("PACKAGES").exists());
+    if !missing.is_empty() || !tools.is_empty() {
         let apt = Apt::in_root(&dir.join("apt"))?;
         for artifact in missing {
             fetch(&apt, artifact, &dir)?;
+        }
+        for tool in tools {
+            tool::fetch(&apt, tool, &dir)?;
         }
     }
     for entry in ARTIFACTS
@@ -145,6 +157,14 @@ fn obtain(arguments: &[String]) -> Result<(), String> {
             entry.what,
             packages_of(&dir, entry.name)?
         );
+    }
+    for tool in tool::TOOLS
+        .iter()
+        .filter(|t| dir.join(t.name).join("PACKAGES").exists())
+    {
+        let packages = packages_of(&dir, tool.name)?;
+        let count = packages.lines().count();
+        print!("{}: {}, {count} packages\n{packages}", tool.name, tool.what);
     }
     for kernel in KERNELS
         .iter()

@@ -164,6 +164,44 @@ impl Memory {
         }
     }
 
+    /// Copies a page to another as a read and full-line direct stores do, in one pass where both are plain.
+    ///
+    /// # Panics
+    /// When an address is no page's.
+    pub fn copy_page(&self, from: KeyedHpa, to: KeyedHpa) -> Result<(), MachineCheck> {
+        assert!(from.hpa.is_aligned(PAGE as u64) && to.hpa.is_aligned(PAGE as u64));
+        if self.copy_plain_page(from, to).is_none() {
+            let mut bytes = [0; PAGE];
+            self.read(from, &mut bytes)?;
+            self.write_direct(to, &bytes);
+        }
+        Ok(())
+    }
+    fn copy_plain_page(&self, from: KeyedHpa, to: KeyedHpa) -> Option<()> {
+        let [source, target] = [from, to].map(|at| at.hpa.raw() / PAGE as u64);
+        let (from_page, to_page) = (self.ram.page(source)?, self.ram.page(target)?);
+        // Two stripes are locked in their order.
+        let stripes = [source, target].map(|number| number as usize % STRIPES);
+        let _first = lock(&self.stripes[stripes[0].min(stripes[1])]);
+        let _second =
+            (stripes[0] != stripes[1]).then(|| lock(&self.stripes[stripes[0].max(stripes[1])]));
+        let plain = from_page.state().key.load(Relaxed) == self.key(source, from.hkid)
+            && from_page.state().touched.load(Relaxed)
+            && !self.is_stale(&to_page, to.hkid);
+        if !plain {
+            return None;
+        }
+        let key = self.key(target, to.hkid);
+        outside_seam(&to_page, key);
+        if !to_page.state().touched.load(Relaxed) {
+            to_page.back_ahead();
+            to_page.state().touched.store(true, Relaxed);
+        }
+        to_page.copy_from(&from_page);
+        self.set_keys(target, &to_page, 0, LINES, key);
+        Some(())
+    }
+
     /// The write to these bytes was made in SEAM mode: [`Memory::exposed_seam_data`] tells where that can be read outside.
     pub fn note_seam_write(&self, to: KeyedHpa, len: usize) {
         if self.private.contains(&to.hkid.0) {
@@ -400,10 +438,14 @@ fn outside_seam(page: &Page, key: u32) {
 /// Writes bytes, unless they are zeros on a page that never held anything else: that costs the host no memory.
 fn put(page: &Page, offset: usize, bytes: &[u8]) {
     let touched = &page.state().touched;
-    if touched.load(Relaxed) || !is_zero(bytes) {
+    if !touched.load(Relaxed) {
+        if is_zero(bytes) {
+            return;
+        }
+        page.back_ahead();
         touched.store(true, Relaxed);
-        page.write(offset, bytes);
     }
+    page.write(offset, bytes);
 }
 
 /// Whether all bytes are zero. Many are looked at at once: this is most of what a sparse guest's memory costs.

@@ -17,6 +17,8 @@ pub(crate) const PAGE: usize = 4096;
 /// Bytes that are mapped at once; what is kept beside them is 6 KiB.
 const CHUNK: usize = 2 << 20;
 const CHUNK_PAGES: usize = CHUNK / PAGE;
+/// Pages that are backed at once.
+const AHEAD: usize = 32;
 
 /// What is kept beside a page's bytes. All zero: never touched.
 #[derive(Default)]
@@ -29,6 +31,8 @@ pub(crate) struct PageState {
     pub(crate) handed_out: AtomicBool,
     /// The bytes may differ from zero, so that the host may have backed the page with memory.
     pub(crate) touched: AtomicBool,
+    /// The host was asked to back the page with memory.
+    backed: AtomicBool,
     /// What was last written with a shared key was written in SEAM mode.
     pub(crate) seam_wrote: AtomicBool,
     /// Writes count in `code_version`.
@@ -150,6 +154,36 @@ impl Page {
             state: NonNull::from(&chunk.states[index]),
             chunk: chunk.clone(),
         }
+    }
+
+    /// Has the host back this page and those after it at once, if the page before it is in use: memory that is filled in
+    /// order costs one request for [`AHEAD`] pages instead of a page fault each.
+    pub(crate) fn back_ahead(&self) {
+        let index = (self.bytes.addr().get() - self.chunk.base.addr().get()) / PAGE;
+        let states = &self.chunk.states;
+        let in_order = index > 0 && states[index - 1].touched.load(Relaxed);
+        if !in_order || states[index].backed.load(Relaxed) {
+            return;
+        }
+        let end = (index + AHEAD).min(CHUNK_PAGES);
+        for state in &states[index..end] {
+            state.backed.store(true, Relaxed);
+        }
+        // A kernel without this advice backs the pages when they are touched.
+        // SAFETY: the range lies in the mapping of CHUNK bytes, and the advice changes no content.
+        unsafe {
+            let at = self.bytes.as_ptr().cast();
+            libc::madvise(at, (end - index) * PAGE, libc::MADV_POPULATE_WRITE)
+        };
+    }
+
+    /// Takes over all bytes of another page.
+    pub(crate) fn copy_from(&self, from: &Page) {
+        if self.bytes != from.bytes {
+            // SAFETY: both pages exist and are different, and so do not overlap.
+            unsafe { copy_bytes(self.bytes.as_ptr(), from.bytes.as_ptr(), PAGE) };
+        }
+        self.written();
     }
 
     /// Where the page lies in physical memory.

@@ -208,3 +208,85 @@ fn accepted_pages_that_nobody_writes_cost_the_host_no_memory() {
     memory.read(page(7), &mut bytes).expect("the TD's page");
     assert_eq!(bytes, [0; 64], "zeros over other bytes are written");
 }
+
+/// A copy in one pass shows what reading and full-line stores show, whatever the two pages are.
+#[test]
+fn copying_a_page_is_reading_it_and_writing_it_directly() {
+    const TARGET: u64 = 0x9000;
+    let to = |hkid| KeyedHpa::new(Hpa::new(TARGET), hkid);
+    type Prepare = fn(&Memory);
+    let cases: [(&str, Prepare, Hkid, Hkid); 7] = [
+        (
+            "the host's page",
+            |m| m.write(at(7, HOST), &[3; 99]).unwrap(),
+            HOST,
+            TD,
+        ),
+        ("a page never written", |_| {}, HOST, TD),
+        (
+            "a private page",
+            |m| m.write_direct(at(0, TD), &[9; 4096]),
+            TD,
+            TD,
+        ),
+        (
+            "a private page by the host",
+            |m| m.write_direct(at(0, TD), &[9; 4096]),
+            HOST,
+            TD,
+        ),
+        (
+            "a private page by another TD",
+            |m| m.write_direct(at(0, TD), &[9; 4096]),
+            OTHER_TD,
+            TD,
+        ),
+        (
+            "over another key's dirty lines",
+            |m| {
+                m.write(at(0, HOST), &[7; 64]).unwrap();
+                let over = KeyedHpa::new(Hpa::new(TARGET), OTHER_TD);
+                m.write(over, &[1]).unwrap_err();
+                m.write_direct(over, &[1; 4096]);
+                m.write(over, &[2]).unwrap();
+            },
+            HOST,
+            TD,
+        ),
+        (
+            "another shared key",
+            |m| m.write(at(7, HOST), &[3; 99]).unwrap(),
+            Hkid(5),
+            HOST,
+        ),
+    ];
+    for (name, prepare, from_key, to_key) in cases {
+        let seen = |copy: &dyn Fn(&Memory) -> Result<(), MachineCheck>| {
+            let memory = Memory::new(vec![1 << 20], 64, 32..=63);
+            for hkid in [TD, OTHER_TD, Hkid(5)] {
+                memory.program_key(0, hkid);
+            }
+            prepare(&memory);
+            let copied = copy(&memory);
+            let mut shown = Vec::new();
+            for hkid in [TD, OTHER_TD, HOST] {
+                memory.flush_page(to(hkid));
+                let mut bytes = [0; 4096];
+                let read = memory.read(to(hkid), &mut bytes);
+                shown.push((read, bytes));
+                if read.is_err() {
+                    break;
+                }
+            }
+            (copied, shown)
+        };
+        let at_once = seen(&|memory| memory.copy_page(at(0, from_key), to(to_key)));
+        let in_steps = seen(&|memory| {
+            let mut bytes = [0; 4096];
+            memory.read(at(0, from_key), &mut bytes)?;
+            memory.write_direct(to(to_key), &bytes);
+            Ok(())
+        });
+        assert!(at_once == in_steps, "{name}");
+    }
+}

@@ -18,6 +18,9 @@ fn main() {
     divan::main();
 }
 
+/// TDCS.ATTRIBUTES.
+const ATTRIBUTES: u64 = 0x1110_0003_0000_0000;
+
 /// A runnable TD with one page and a vCPU on `lp`.
 fn td_on(world: &mut World, lp: u32, hkid: u64) -> (TestTd, u64) {
     let td = world.td(hkid);
@@ -56,8 +59,6 @@ fn sept_rd(bencher: Bencher<'_, '_>) {
 
 #[divan::bench]
 fn mng_rd(bencher: Bencher<'_, '_>) {
-    /// TDCS.ATTRIBUTES.
-    const ATTRIBUTES: u64 = 0x1110_0003_0000_0000;
     let mut world = World::ready(1);
     let (td, _) = td_on(&mut world, 0, 33);
     let regs = [(Gpr::Rcx, td.tdr), (Gpr::Rdx, ATTRIBUTES)];
@@ -105,15 +106,41 @@ fn vp_enter_on_each_processor_in_one_gib(bencher: Bencher<'_, '_>) {
     enter_on_each(bencher, TDMR + (32 << 20));
 }
 
+/// The same of a call that is little more than its locks.
+#[divan::bench(threads = [1, 2], sample_size = 2000)]
+fn mng_rd_on_each_processor(bencher: Bencher<'_, '_>) {
+    let (world, tds) = two_tds(TDMR + (1 << 30));
+    on_each(bencher, |lp| {
+        let regs = [(Gpr::Rcx, tds[lp].0.tdr), (Gpr::Rdx, ATTRIBUTES)];
+        let status = call(&world, lp as u32, HostLeaf::MNG_RD, &regs);
+        assert_eq!(status, Status::SUCCESS);
+    });
+}
+
+/// A TD with a vCPU on each of two processors, the second one's pages from `second_td_at` on.
+fn two_tds(second_td_at: u64) -> (World, [(TestTd, u64); 2]) {
+    let mut world = World::ready_with(2, 2);
+    let first = td_on(&mut world, 0, 33);
+    world.continue_at(second_td_at);
+    let second = td_on(&mut world, 1, 34);
+    with_tdvmcalls(&world);
+    (world, [first, second])
+}
+
 fn enter_on_each(bencher: Bencher<'_, '_>, second_td_at: u64) {
+    let (world, tds) = two_tds(second_td_at);
+    on_each(bencher, |lp| {
+        let regs = [(Gpr::Rcx, tds[lp].1)];
+        let status = call(&world, lp as u32, HostLeaf::VP_ENTER, &regs);
+        assert_eq!(status.raw(), ExitReason::TDCALL.0 as u64);
+    });
+}
+
+/// Each thread calls on its own processor.
+fn on_each(bencher: Bencher<'_, '_>, call: impl Fn(usize) + Sync) {
     std::thread_local! {
         static LP: std::cell::Cell<Option<u32>> = const { std::cell::Cell::new(None) };
     }
-    let mut world = World::ready_with(2, 2);
-    let first = td_on(&mut world, 0, 33).1;
-    world.continue_at(second_td_at);
-    let vcpus = [first, td_on(&mut world, 1, 34).1];
-    with_tdvmcalls(&world);
     let next = AtomicU32::new(0);
     bencher.counter(ItemsCount::new(1u32)).bench(|| {
         let lp = LP.get().unwrap_or_else(|| {
@@ -121,13 +148,7 @@ fn enter_on_each(bencher: Bencher<'_, '_>, second_td_at: u64) {
             LP.set(Some(lp));
             lp
         });
-        let status = call(
-            &world,
-            lp,
-            HostLeaf::VP_ENTER,
-            &[(Gpr::Rcx, vcpus[lp as usize])],
-        );
-        assert_eq!(status.raw(), ExitReason::TDCALL.0 as u64);
+        call(lp as usize);
     });
 }
 

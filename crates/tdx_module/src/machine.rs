@@ -90,6 +90,13 @@ pub trait Machine: Send + Sync {
     }
     /// Full-line direct stores (MOVDIR64B) of whole 64-byte lines: never reads, heals poison.
     fn write_direct(&self, to: KeyedHpa, from: &[u8]);
+    /// Copies a 4 KiB page: what `read` gives, by `write_direct`.
+    fn copy_page(&self, from: KeyedHpa, to: KeyedHpa) -> Result<(), MachineCheck> {
+        let mut bytes = [0; 4096];
+        self.read(from, &mut bytes)?;
+        self.write_direct(to, &bytes);
+        Ok(())
+    }
     /// Writes back and invalidates one page's lines of one key (CLFLUSH loop).
     fn flush_page(&self, page: KeyedHpa);
     /// Writes back and invalidates sub-block `index` of this package's caches.

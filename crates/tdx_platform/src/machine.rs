@@ -9,7 +9,7 @@ use tdx_module::{
     PendingEvents, PlatformInfo,
 };
 use x86_arch::vmx::Vcpu;
-use x86_arch::{ExitReason, Hkid, Hpa, KeyedHpa, SecondLevel, VmExit};
+use x86_arch::{ExitReason, Hkid, Hpa, KeyedHpa, PAGE_SIZE, SecondLevel, VmExit};
 
 use crate::attach::{Attachments, Observer, SharedMemory};
 use crate::guest::Guests;
@@ -164,6 +164,20 @@ impl Machine for PlatformMachine {
     fn write_direct(&self, to: KeyedHpa, from: &[u8]) {
         self.store_direct(to, from);
         self.hardware.memory.note_seam_write(to, from.len());
+    }
+    fn copy_page(&self, from: KeyedHpa, to: KeyedHpa) -> Result<(), MachineCheck> {
+        let kept_elsewhere = |at: KeyedHpa| self.shared_memory(at, PAGE_SIZE as usize).is_some();
+        // An observer is told what the module read.
+        if self.observer().is_some() || kept_elsewhere(from) || kept_elsewhere(to) {
+            let mut bytes = [0; PAGE_SIZE as usize];
+            Machine::read(self, from, &mut bytes)?;
+            self.write_direct(to, &bytes);
+            return Ok(());
+        }
+        let copied = self.hardware.memory.copy_page(from, to);
+        copied.map_err(|e| MachineCheck(e.0))?;
+        self.hardware.memory.note_seam_write(to, PAGE_SIZE as usize);
+        Ok(())
     }
     fn flush_page(&self, page: KeyedHpa) {
         self.hardware.memory.flush_page(page);

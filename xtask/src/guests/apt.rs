@@ -157,6 +157,29 @@ impl Apt {
         })
     }
 
+    /// Downloads a package with everything that it needs to run; apt has checked all of it.
+    pub fn download_whole(&self, name: &str, suite: &str) -> Result<Vec<Deb>, String> {
+        let archives = self.root.join("cache/archives");
+        let _ = fs::remove_dir_all(&archives);
+        fs::create_dir_all(archives.join("partial"))
+            .map_err(|e| format!("{}: {e}", archives.display()))?;
+        let options = ["-q", "-y", "-t", suite, "--no-install-recommends"];
+        let only = ["-o", "Debug::NoLocking=1", "--download-only", "install"];
+        self.get(&[&options[..], &only[..], &[name]].concat())
+            .map_err(|e| format!("package {name} of {suite} cannot be downloaded: {e}"))?;
+        let found = fs::read_dir(&archives).map_err(|e| format!("{}: {e}", archives.display()))?;
+        let mut debs = Vec::new();
+        for path in found.flatten().map(|entry| entry.path()) {
+            if path.extension().is_some_and(|e| e == "deb") {
+                let bytes = fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+                let sha256 = sha256(&bytes);
+                debs.push(Deb { path, sha256 });
+            }
+        }
+        debs.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(debs)
+    }
+
     pub fn unpack(&self, deb: &Path, to: &Path) -> Result<(), String> {
         run(Command::new("dpkg-deb").arg("-x").arg(deb).arg(to)).map(|_| ())
     }

@@ -43,6 +43,7 @@ use self::guest::Guest;
 use self::life::Life;
 pub use self::options::{Args, MAX_CPUS, Size};
 use self::status::Status;
+use self::summary::Summary;
 use self::td_params::TdParams;
 pub use self::td_params::fuzz_td_params;
 use crate::cli::Failure;
@@ -66,7 +67,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     config.profile = params.module()?.clone();
     let guests = match args.scripted {
         true => Guests::scripted(scripted::guest),
-        false => Guests::engine(args.cpus.into()),
+        false => Guests::engine_of(args.engine, args.cpus.into()),
     };
     let recorder = match &args.record {
         Some(path) => Some(record(path, &config, &guest.name)?),
@@ -83,6 +84,12 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
         true => File::from(io::stdout().as_fd().try_clone_to_owned()?),
         false => create(&args.console)?,
     };
+    if let (Some(why), false) = (platform.refused(), args.quiet) {
+        eprintln!(
+            "swtdx: engine    the interpreter instead of the {}: {why}",
+            args.engine
+        );
+    }
     let traced_here = args.trace.as_deref() == Some(Path::new("-"));
     let status = Status::new(!args.quiet && !traced_here && args.gdb.is_none());
     let (console, seen) = Console::new(to, status.clone());
@@ -130,7 +137,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
         }
     }
     let summary = match lived {
-        Ok(summary) => summary,
+        Ok(summary) => differing(summary, &platform),
         Err(failure) if args.json => {
             let never = NeverRan {
                 exit_code: failure.code(),
@@ -160,6 +167,18 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
         eprintln!("swtdx: {why}");
     }
     Ok(ExitCode::from(summary.exit_code))
+}
+
+/// A difference between the engines is what the run is about, whatever became of the guest that met it.
+fn differing(mut summary: Summary, platform: &Platform) -> Summary {
+    if let Some(difference) = platform.difference() {
+        summary.failure = Some(format!(
+            "lockstep: translated code and the interpreter differ\n{}",
+            difference.trim_end()
+        ));
+        summary.exit_code = 70;
+    }
+    summary
 }
 
 /// What --json says of a TD that did not get as far as running, or that died in the host's hands.

@@ -155,11 +155,24 @@ fn wait(what: &str, said: impl Fn() -> String) -> String {
 
 /// Whether there is a GDB; says so when there is none.
 pub fn gdb_is_here() -> bool {
-    let found = Command::new("gdb").arg("--version").output().is_ok();
+    let found = program().is_some();
     if !found {
-        println!("SKIPPED gdb: it is not on this machine");
+        println!(
+            "SKIPPED gdb: it is not on this machine, nor in target/guests (cargo xtask guests gdb)"
+        );
     }
     found
+}
+
+/// The machine's own GDB, or the one that `cargo xtask guests` obtained.
+fn program() -> Option<&'static str> {
+    const OBTAINED: &str = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../target/guests/gdb/run/gdb"
+    );
+    ["gdb", OBTAINED]
+        .into_iter()
+        .find(|gdb| Command::new(gdb).arg("--version").output().is_ok())
 }
 
 /// Real GDB at work on a script.
@@ -184,7 +197,9 @@ impl Gdb {
         fs::write(&file, script).expect("a writable folder");
         let mut child = Command::new("sh")
             // What it says on standard error belongs between its other words.
-            .args(["-c", "exec gdb \"$@\" 2>&1", "gdb", "-nx", "-batch", "-x"])
+            .args(["-c", "exec \"$0\" \"$@\" 2>&1"])
+            .arg(program().expect("asked for before"))
+            .args(["-nx", "-batch", "-x"])
             .arg(&file)
             .args(elf)
             .stdin(Stdio::null())

@@ -6,7 +6,7 @@ use crate::call::{Call, LeafResult};
 use crate::lock_order::Lock;
 use crate::machine::Machine;
 use crate::pamt::{PageType, PageUse, Want};
-use crate::refusal::BusyOn;
+use crate::refusal::{Broken, BusyOn};
 use crate::sept::{SeptEntry, SeptState, SeptStates};
 use crate::state::OpStates;
 use tdx_abi::{HostLeaf, OperandId};
@@ -34,15 +34,15 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     let source = call.shared_hpa(Gpr::R9, 4096)?;
     let mut page = call.page(Gpr::R8, Want::Exclusive, PageType::Nda)?;
     let target = Hpa::new(call.get(Gpr::R8));
-    let mut content = [0; 4096];
-    call.read_shared(source, &mut content)?;
-
-    let commit = call.commit();
     let to = match call.module.has(Bug::WritesInTheClear) {
         true => KeyedHpa::new(target, Hkid(0)),
         false => td.keyed(target),
     };
-    call.machine().write_direct(to, &content);
+    // The last that can go wrong; nothing is refused from here on.
+    let copied = call.machine().copy_page(source, to);
+    copied.map_err(|_| Broken("machine check on host memory"))?;
+
+    let commit = call.commit();
     entry.write(&commit, SeptEntry::leaf(SeptState::Mapped, target));
     td.measurement.extend(&commit, "MEM.PAGE.ADD", at.gpa, &[]);
     if !call.module.has(Bug::ForgetsChild) {

@@ -53,9 +53,9 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     let bepoch = pamt.entry_of_size(large, size).ok_or(missing)?.bepoch();
     call.blocked_and_tracked(&td, &entry, bepoch)?;
     let mut pages = Pages::read(call);
-    let mut table_page =
-        call.page_at(pages.0[0], OperandId::R8, Want::Exclusive, PageType::Nda)?;
-    let table = pages.address(0);
+    // Of R8, unlike SEPT.ADD's, bit 63 counts.
+    let mut table_page = call.page(Gpr::R8, Want::Exclusive, PageType::Nda)?;
+    let table = Hpa::new(call.get(Gpr::R8));
     let mut l2 = Vec::new();
     let l2_vms = td.config.num_l2_vms as usize;
     for (vm, reg) in PAGES.into_iter().enumerate().skip(1).take(l2_vms) {

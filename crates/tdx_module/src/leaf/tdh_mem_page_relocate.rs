@@ -45,15 +45,12 @@ pub fn run<M: Machine>(call: &mut Call<'_, M>) -> LeafResult {
     call.blocked_and_tracked(&td, &entry, old_page.entry.bepoch())?;
     let mut new_page = call.page(Gpr::R8, Want::Exclusive, PageType::Nda)?;
     let new = Hpa::new(call.get(Gpr::R8));
-    let mut content = [0; 4096];
-    if !state.is_pending() && call.machine().read(td.keyed(old), &mut content).is_err() {
-        return Err(Broken("machine check on a page of a TD").into());
+    if !state.is_pending() {
+        let copied = call.machine().copy_page(td.keyed(old), td.keyed(new));
+        copied.map_err(|_| Broken("machine check on a page of a TD"))?;
     }
 
     let commit = call.commit();
-    if !state.is_pending() {
-        call.machine().write_direct(td.keyed(new), &content);
-    }
     old_page.free(&commit);
     new_page.assign(&commit, PageUse::Regular, td.tdr);
     let aliases = entry.entry().aliases();
