@@ -14,10 +14,11 @@ mod processor;
 mod script;
 mod tlb;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 
 pub use attach::{Attachments, Observer, SharedMemory};
+pub use disturb::StaleTranslation;
 pub use engine::Engines;
 pub use guest::Guests;
 pub use lp::{PlatformLp, PlatformMemory};
@@ -99,6 +100,8 @@ impl PlatformConfig {
 pub struct Platform {
     module: Module<PlatformMachine>,
     taken: Vec<AtomicBool>,
+    /// What a lost TLB flush left usable.
+    stale: Mutex<Vec<StaleTranslation>>,
 }
 
 #[cfg(debug_assertions)]
@@ -134,6 +137,7 @@ impl Platform {
         Arc::new(Platform {
             module: Module::new(machine, config.profile),
             taken,
+            stale: Mutex::default(),
         })
     }
 

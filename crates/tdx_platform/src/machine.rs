@@ -1,7 +1,7 @@
 //! The simulated machine as the module's [`Machine`], with the guests that run on its processors.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tdx_module::{
@@ -22,8 +22,8 @@ pub struct PlatformMachine {
     /// Cached translations, by processor.
     tlbs: Vec<Mutex<Tlb>>,
     attachments: Attachments,
-    /// Processors that keep the translations they are told to drop, one bit each.
-    pub(crate) deaf: AtomicU64,
+    /// Processors that keep the translations they are told to drop, and what they were told meanwhile.
+    pub(crate) deaf: Mutex<BTreeMap<LpId, Vec<u16>>>,
 }
 
 impl PlatformMachine {
@@ -42,7 +42,7 @@ impl PlatformMachine {
             hardware,
             guests,
             tlbs,
-            deaf: AtomicU64::new(0),
+            deaf: Mutex::default(),
             attachments,
         }
     }
@@ -225,9 +225,12 @@ impl Machine for PlatformMachine {
         }
     }
     fn invalidate_translations(&self, lp: LpId, vpids: &[u16]) {
-        if self.deaf.load(SeqCst) >> (lp.0 % 64) & 1 != 0 {
+        let mut deaf = self.deaf.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(missed) = deaf.get_mut(&lp) {
+            missed.extend_from_slice(vpids);
             return;
         }
+        drop(deaf);
         self.tlb(lp).invalidate(vpids);
         self.guests.invalidate(lp, vpids);
     }

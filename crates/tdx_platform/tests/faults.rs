@@ -662,3 +662,33 @@ fn a_page_that_goes_bad_kills_the_td_and_its_teardown_heals_it() {
     assert!(matches!(lived.stop, Ok(Stop::Dead { .. })), "{lived:?}");
     assert_eq!((lived.teardown, bench.left()), (Ok(None), None));
 }
+
+/// Uses a page, gives it back to the host, and goes on without looking at it.
+fn giving_guest(cpu: &mut ScriptCpu) {
+    let page = Gpa::new(0x2000);
+    let _ = cpu.load(page, &mut [0; 8]);
+    for r11 in [MAP_GPA, 12] {
+        let mut args = TdxModuleArgs {
+            r11,
+            r12: page.raw() | SHARED_BIT,
+            r13: 4096,
+            ..Default::default()
+        };
+        let _ = tdg_vp_vmcall(cpu, 0xFC00, &mut args);
+    }
+}
+
+#[test]
+fn a_lost_flush_is_found_by_the_tracking_of_translations() {
+    let stale = |rules: &[&str]| {
+        let bench = Bench::new(64 * MIB, Guests::scripted(giving_guest));
+        let rules = rules.iter().map(|rule| rule.parse().expect("a rule"));
+        let schedule = Schedule::new(rules, 0);
+        let lived = live(&bench, &mut bench.lp(&schedule, |_| {}));
+        assert!(lived.teardown.is_ok(), "{lived:?}");
+        assert_eq!(bench.left(), None);
+        bench.platform.stale_translations().len()
+    };
+    assert_eq!(stale(&[]), 0);
+    assert_eq!(stale(&["lost-flush:TDH.VP.ENTER"]), 1);
+}

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use tdx_call::backend::Schedule;
-use tdx_platform::Platform;
+use tdx_platform::{Platform, StaleTranslation};
 
 /// What is left when the TD is gone; all of it empty if all is well.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
@@ -54,7 +54,11 @@ impl Accounts {
             }
         }
         let mut broken_rules = before;
-        broken_rules.extend(broken(platform));
+        for rule in broken(platform) {
+            if !broken_rules.contains(&rule) {
+                broken_rules.push(rule);
+            }
+        }
         Accounts {
             pages,
             key_ids: in_use.hkids.iter().map(|hkid| hkid.0).collect(),
@@ -105,10 +109,16 @@ impl Accounts {
     }
 }
 
-/// The rules that do not hold now.
+/// The rules that do not hold now, and translations that outlived their page.
 pub fn broken(platform: &Platform) -> Vec<String> {
     let found = platform.module().audit();
-    found.iter().map(|rule| format!("{rule:?}")).collect()
+    let mut rules: Vec<String> = found.iter().map(|rule| format!("{rule:?}")).collect();
+    for StaleTranslation { tdr, lp, page } in platform.stale_translations() {
+        rules.push(format!(
+            "processor {lp} could still reach page {page}, which the TD at {tdr} no longer had: a TLB flush was lost"
+        ));
+    }
+    rules
 }
 
 /// What each rule of --fault came to.
