@@ -18,6 +18,8 @@ mod trace;
 
 use std::process::ExitCode;
 
+pub use explain::fuzz_explain;
+pub use plan::fuzz_cmrs;
 pub use run::fuzz_td_params;
 
 /// The whole program.

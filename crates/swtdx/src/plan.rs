@@ -111,6 +111,20 @@ struct Memory {
     usable: Vec<Range<u64>>,
 }
 
+/// What the fuzzer and the tests do with arbitrary text: read it as a memory map or log, plan for it, and print that.
+///
+/// # Panics
+/// When a plan cannot be printed.
+pub fn fuzz_cmrs(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let Ok(Memory { cmrs, usable }) = read(&text) else {
+        return;
+    };
+    if let Ok(plan) = plan(&PlanLimits::default(), &cmrs, &usable) {
+        print(&plan, &cmrs, &mut io::sink()).expect("a sink takes every byte");
+    }
+}
+
 fn read(text: &str) -> Result<Memory, String> {
     let mut cmrs = Vec::new();
     let mut usable = Vec::new();

@@ -195,6 +195,7 @@ fn a_wrong_rule_says_what_is_wrong() {
         "interrupt:TDH.MEM.PAGE.DEMOTE",
         "poison:TDH.MEM.PAGE.AUG@2",
         "lost-flush:TDH.VP.ENTER",
+        "lie:TDH.VP.ENTER@~10",
         "0x8000020000000092:TDH.VP.ENTER@1+2",
     ] {
         assert_eq!(
@@ -316,6 +317,26 @@ fn what_only_hardware_can_do_surrounds_the_call() {
         .map(|(_, calls, hits)| (calls, hits))
         .collect();
     assert_eq!(counts, [(1, 1), (2, 1), (1, 1)]);
+}
+
+#[test]
+fn a_lie_reaches_only_the_registers_that_the_guest_shows() {
+    let schedule = Schedule::<16>::new(["lie:TDH.VP.ENTER".parse().expect("a rule")], 3);
+    let mut lp = Faulty::new(module(Next::Tdvmcall(0xFC00)), &schedule);
+    let mut file = GprFile::default();
+    file.0 = [0x77; 16];
+    let mut entry = VpEntry::new(TdvprAndFlags(FakeTd::TDVPR), &mut file, None);
+    lp.vp_enter(&mut entry).expect("a module");
+    assert_eq!(
+        entry.owed().bits(),
+        0xFC00,
+        "the first entry answered nothing"
+    );
+    let asked = *entry.files().0;
+    lp.vp_enter(&mut entry).expect("a module");
+    let told = *entry.files().0;
+    assert_eq!(asked.0[..10], told.0[..10]);
+    assert_eq!(told[Gpr::Rbx], 0x77);
 }
 
 proptest! {

@@ -108,7 +108,12 @@ impl TdMemory {
             return Ok(Faulted::Served);
         }
         match self.shared.entry(host, page, shared_bit)? {
-            SharedEntry::Absent => self.shared.mark_device(host, page, shared_bit)?,
+            SharedEntry::Absent => {
+                let ram = &self.ram;
+                let touches_ram = |start, end| ram.iter().any(|r| start < r.end && r.start < end);
+                self.shared
+                    .mark_device(host, page, shared_bit, touches_ram)?;
+            }
             SharedEntry::Ram(_) | SharedEntry::Device => {
                 return Ok(Faulted::Fault(MemoryFault::Device {
                     gpa: Gpa::new(page),

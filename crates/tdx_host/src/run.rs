@@ -256,6 +256,10 @@ impl<M: HostMemory, L: SeamcallLp, S: Services + ?Sized> Run<'_, M, L, S> {
         };
         let mut rest = Some(wish);
         while let Some(wish) = rest {
+            // Outside RAM everything is shared, and stays so: no need to go through terabytes of it.
+            if wish.to_shared && !self.td.touches_ram(wish.gpa, wish.size) {
+                break;
+            }
             let (piece, next) = wish.split();
             let refused = match self.services.map_gpa(vcpu, piece) {
                 Err(status) => Some(status),

@@ -64,19 +64,23 @@ impl SharedEpt {
         (self.tables.len() + self.pages.len()) as u64
     }
 
+    /// What the processor finds for a page.
     pub(crate) fn entry<M: HostMemory>(
-        &mut self,
+        &self,
         host: &Host<M>,
         gpa: u64,
         shared_bit: u64,
     ) -> Result<SharedEntry, HostError> {
-        let slot = self.slot(host, gpa | shared_bit)?;
-        let entry = host.read_u64(slot)?;
-        Ok(match entry {
-            0 => SharedEntry::Device,
-            SUPPRESS_VE => SharedEntry::Absent,
-            entry => SharedEntry::Ram(Hpa::new(entry & ADDRESS)),
-        })
+        let mut table = self.root;
+        for level in (0..self.levels).rev() {
+            let entry = host.read_u64(slot_in(table, gpa | shared_bit, level))?;
+            match entry {
+                0 => return Ok(SharedEntry::Device),
+                SUPPRESS_VE => return Ok(SharedEntry::Absent),
+                entry => table = Hpa::new(entry & ADDRESS),
+            }
+        }
+        Ok(SharedEntry::Ram(table))
     }
 
     /// Backs a shared page of RAM with a zeroed host page, once.
@@ -96,15 +100,26 @@ impl SharedEpt {
         Ok(page)
     }
 
-    /// Makes accesses to a page raise #VE in the guest.
+    /// Makes accesses to a page, and to as much around it as holds no RAM, raise #VE in the guest: so a guest that
+    /// touches many addresses costs no table for each.
     pub(crate) fn mark_device<M: HostMemory>(
         &mut self,
         host: &Host<M>,
         gpa: u64,
         shared_bit: u64,
+        touches_ram: impl Fn(u64, u64) -> bool,
     ) -> Result<(), HostError> {
-        let slot = self.slot(host, gpa | shared_bit)?;
-        host.write_u64(slot, 0)
+        let mut table = self.root;
+        for level in (1..self.levels).rev() {
+            let slot = slot_in(table, gpa | shared_bit, level);
+            let entry = host.read_u64(slot)?;
+            let start = gpa & !(level_bytes(level) - 1);
+            if entry & RWX == 0 && !touches_ram(start, start + level_bytes(level)) {
+                return host.write_u64(slot, 0);
+            }
+            table = self.below(host, slot, entry)?;
+        }
+        host.write_u64(slot_in(table, gpa | shared_bit, 0), 0)
     }
 
     /// Unmaps the page, if it was mapped. The caller flushes TLBs before it gives the page back.
@@ -135,24 +150,34 @@ impl SharedEpt {
     /// Where the leaf entry of a 4 KiB page lies; tables on the way are made.
     fn slot<M: HostMemory>(&mut self, host: &Host<M>, gpa: u64) -> Result<Hpa, HostError> {
         let mut table = self.root;
-        for level in (0..self.levels).rev() {
-            let index = gpa / level_bytes(level) % 512;
-            let slot = Hpa::new(table.raw() + 8 * index);
-            if level == 0 {
-                return Ok(slot);
-            }
+        for level in (1..self.levels).rev() {
+            let slot = slot_in(table, gpa, level);
             let entry = host.read_u64(slot)?;
-            table = if entry & RWX == 0 {
-                let next = new_table(host)?;
-                self.tables.push(next);
-                host.write_u64(slot, next.raw() | RWX)?;
-                next
-            } else {
-                Hpa::new(entry & ADDRESS)
-            };
+            table = self.below(host, slot, entry)?;
         }
-        Ok(table)
+        Ok(slot_in(table, gpa, 0))
     }
+
+    /// The table that the entry in `slot` points to; a new one if it points to none.
+    fn below<M: HostMemory>(
+        &mut self,
+        host: &Host<M>,
+        slot: Hpa,
+        entry: u64,
+    ) -> Result<Hpa, HostError> {
+        if entry & RWX != 0 {
+            return Ok(Hpa::new(entry & ADDRESS));
+        }
+        let next = new_table(host)?;
+        self.tables.push(next);
+        host.write_u64(slot, next.raw() | RWX)?;
+        Ok(next)
+    }
+}
+
+/// Where a table's entry for an address lies.
+fn slot_in(table: Hpa, gpa: u64, level: u8) -> Hpa {
+    Hpa::new(table.raw() + 8 * (gpa / level_bytes(level) % 512))
 }
 
 fn new_table<M: HostMemory>(host: &Host<M>) -> Result<Hpa, HostError> {

@@ -142,8 +142,10 @@ fn read_log() -> Result<String, Failure> {
 }
 
 /// What the fuzzer and the tests do with arbitrary text: explain it as a value and as a log, and print that.
-#[cfg(test)]
-fn fuzz_explain(bytes: &[u8]) {
+///
+/// # Panics
+/// When something that is read cannot be written.
+pub fn fuzz_explain(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let mut explanations = log::explain(&text);
     explanations.extend(

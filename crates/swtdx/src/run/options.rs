@@ -114,7 +114,7 @@ pub struct Args {
     /// WHAT: busy, no-entropy, interrupted, no-module, gp, ud, a status by name or number, listed (one of the leaf's
     /// own, by --seed): the call is not made and answers so. lost: it is not made and succeeds. interrupt, poison,
     /// lost-flush: it is made, and an interrupt waits meanwhile, its page is bad memory afterwards, or the TLB keeps
-    /// what it should drop. WHERE: a leaf, a lock (SEPT_TREE, SEPT_ENTRY, TDR, PAGE, OP_STATE, TD_EPOCH, KOT, TDMR,
+    /// what it should drop. lie: TDH.VP.ENTER answers a TDVMCALL with nonsense by --seed. WHERE: a leaf, a lock (SEPT_TREE, SEPT_ENTRY, TDR, PAGE, OP_STATE, TD_EPOCH, KOT, TDMR,
     /// WBCACHE, SYS), or *. WHEN: N, N+COUNT, /N for every Nth, ~N for one in N by --seed; else every call.
     #[arg(long, value_name = "SPEC")]
     pub fault: Vec<FaultRule>,

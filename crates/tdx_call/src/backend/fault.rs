@@ -13,7 +13,8 @@ use crate::NoSeam;
 /// - WHAT: `busy`, `no-entropy`, `interrupted`, `no-module`, `gp`, `ud`, a status by name or number: the call is not
 ///   made, and this is its answer. `listed`: one of the statuses that the leaf's row lists, drawn by the seed. `lost`:
 ///   the call is not made and succeeds all the same, as a host with a bug would have it. `interrupt`, `poison`,
-///   `lost-flush`: the call is made, and the hardware disturbs it ([`Disturbance`]).
+///   `lost-flush`: the call is made, and the hardware disturbs it ([`super::Disturbance`]). `lie`: TDH.VP.ENTER delivers
+///   other values than the VMM's answer to a TDVMCALL, drawn by the seed.
 /// - WHERE: a leaf, a lock (`SEPT_TREE`: every leaf that takes it), or `*` for every leaf.
 /// - WHEN: `N` the Nth such call, from 1; `N+COUNT` COUNT calls from there on; `/N` every Nth; `~N` one in N on
 ///   average, drawn by the seed. Without it: every call.
@@ -54,6 +55,8 @@ pub enum Fault {
     Poison,
     /// What the call flushes from the processor's TLB stays there.
     LostFlush,
+    /// The guest's TDVMCALL is answered with values drawn by the seed.
+    Lie,
 }
 
 /// Which calls a rule is about.
@@ -177,6 +180,7 @@ fn fault(what: &str) -> Option<Fault> {
         "interrupt" => Fault::Interrupt,
         "poison" => Fault::Poison,
         "lost-flush" => Fault::LostFlush,
+        "lie" => Fault::Lie,
         other => Fault::Answer(match other.strip_prefix("0x") {
             Some(digits) => Status(u64::from_str_radix(digits, 16).ok()?),
             None => {
@@ -231,6 +235,7 @@ impl fmt::Display for FaultRule {
             Fault::Interrupt => f.write_str("interrupt"),
             Fault::Poison => f.write_str("poison"),
             Fault::LostFlush => f.write_str("lost-flush"),
+            Fault::Lie => f.write_str("lie"),
         }?;
         match self.site {
             Site::Every => f.write_str(":*"),
@@ -252,7 +257,7 @@ impl fmt::Display for InvalidFaultRule {
         f.write_str(match self {
             InvalidFaultRule::NoColon => "a fault is WHAT:WHERE[@WHEN], such as busy:SEPT_TREE@3",
             InvalidFaultRule::What => {
-                "a fault is busy, no-entropy, interrupted, no-module, gp, ud, listed, lost, interrupt, poison, lost-flush, \
+                "a fault is busy, no-entropy, interrupted, no-module, gp, ud, listed, lost, interrupt, poison, lost-flush, lie, \
                  or a status by name or number"
             }
             InvalidFaultRule::Where => {

@@ -76,19 +76,42 @@ impl<const N: usize> Schedule<N> {
                 let at = self.draw(listed.len().max(1) as u32) as usize;
                 Ok(listed.get(at).copied().unwrap_or(Status::OPERAND_BUSY))
             }
-            Fault::Interrupt | Fault::Poison | Fault::LostFlush => {
+            Fault::Interrupt | Fault::Poison | Fault::LostFlush | Fault::Lie => {
                 return Due::Disturb(rule.fault);
             }
         })
     }
 
-    /// A random number below `below` (SplitMix64).
+    /// Replaces what the entry is to answer.
+    fn lie(&self, entry: &mut VpEntry<'_>) {
+        let owed = entry.owed();
+        for reg in owed.gprs().iter() {
+            let random = self.random();
+            entry.files().0[reg] = match self.draw(8) {
+                0 => 0,
+                1 => 1,
+                2 => 1 << 63 | random & 7,
+                3 => u64::MAX,
+                4 => random & 0xFF,
+                5 => random & 0x7FFF_FFFF_F000,
+                6 => random >> 32,
+                _ => random,
+            };
+        }
+    }
+
+    /// A random number below `below`.
     fn draw(&self, below: u32) -> u32 {
+        (self.random() % u64::from(below)) as u32
+    }
+
+    /// SplitMix64.
+    fn random(&self) -> u64 {
         const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
         let z = self.random.fetch_add(GOLDEN, Relaxed).wrapping_add(GOLDEN);
         let z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         let z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ z >> 31) % u64::from(below)) as u32
+        z ^ z >> 31
     }
 }
 
@@ -186,6 +209,10 @@ impl<L: SeamcallLp, H: FnMut(Disturbance), const N: usize> SeamcallLp for Faulty
                     ..Default::default()
                 });
                 answer
+            }
+            Some(Due::Disturb(Fault::Lie)) => {
+                self.schedule.lie(entry);
+                self.inner.vp_enter(entry)
             }
             Some(Due::Disturb(fault)) => {
                 self.disturbed(fault, Hpa::new(0), |lp| lp.vp_enter(entry))

@@ -20,8 +20,7 @@ mod services;
 pub use call_info::CallInfo;
 pub use fatal_error::FatalError;
 pub use map_gpa::MapGpa;
-pub(crate) use services::serve;
-pub use services::{MsrFault, NoServices, Services};
+pub use services::{MsrFault, NoServices, Services, serve};
 
 use coco_regs::GprFile;
 use x86_arch::{Gpa, Gpr};

@@ -80,7 +80,7 @@ pub struct NoServices;
 impl Services for NoServices {}
 
 /// Answers what needs neither the TD's memory nor the run loop; `None` for the others.
-pub(crate) fn serve<S: Services + ?Sized>(
+pub fn serve<S: Services + ?Sized>(
     services: &mut S,
     vcpu: u32,
     request: &Request,
