@@ -64,10 +64,8 @@ fn storm(cpu: &mut ScriptCpu, seed: u64, calls: u32) {
             let near = draw.below(RAM) | draw.pick(&[0, SHARED_BIT]);
             let at = Gpa::new(draw.pick(&[near, near, gpa]) & !7);
             let page = GpaMapping::page_4k(Gpa::new(at.raw() & !0xFFF & !SHARED_BIT));
-            if at.raw() & SHARED_BIT == 0 {
-                if tdg_mem_page_accept(cpu, page).is_err() {
-                    continue;
-                }
+            if at.raw() & SHARED_BIT == 0 && tdg_mem_page_accept(cpu, page).is_err() {
+                continue;
             }
             if cpu.store(at, &draw.word().to_le_bytes()).is_err() {
                 // A #VE: the next one can only come when this one was looked at.
@@ -229,10 +227,10 @@ fn siege(seed: u64, calls: u32) -> (u32, u32) {
     let (mut refused, mut entered) = (0, 0);
     for at in 0..calls {
         let lp = &mut lps[0].seam;
-        if draw.below(4) == 0 {
-            if let Ok(words) = vcpu.enter(lp, 0, draw.pick(&[0, 0, 0, 1 << 52, 1 << 53])) {
-                entered += u32::from(!words.rax.is_error());
-            }
+        if draw.below(4) == 0
+            && let Ok(words) = vcpu.enter(lp, 0, draw.pick(&[0, 0, 0, 1 << 52, 1 << 53]))
+        {
+            entered += u32::from(!words.rax.is_error());
         }
         let leaf = HostLeaf(draw.below(50) as u16);
         let ends_it = [HostLeaf::SYS_SHUTDOWN, HostLeaf::VP_ENTER].contains(&leaf);
