@@ -47,6 +47,8 @@ fn every_target_of_the_fuzz_workspace_is_here() {
         .filter_map(|line| line.strip_prefix("name = "));
     let mut names: Vec<&str> = names.map(|name| name.trim_matches('"')).skip(1).collect();
     names.sort();
+    // The client of a debugger is a test of tdx_debug, with inputs of its own.
+    names.retain(|name| *name != "gdb_socket");
     let here: Vec<&str> = TARGETS.iter().map(|(name, _)| *name).collect();
     assert_eq!(names, here);
 }
