@@ -16,7 +16,7 @@ const VERSION: &str = concat!(
 );
 
 const EXIT_CODES: &str = "\
-Exit status: 0 success, 1 wrong usage or input; further codes stand in the help of each command.
+Exit status: 0 success, 1 wrong usage or input; more in each command's help.
 Manual pages: swtdx man --out DIR. Shell completions: swtdx completions bash.";
 
 /// Software Intel TDX: what swtpm is to the TPM.
@@ -41,7 +41,7 @@ enum Command {
     Exec(exec::Args),
     /// Say what a status, leaf, field id, exit, report or log line means
     Explain(explain::Args),
-    /// Compute MRTD and RTMRs before launch, and say why a report differs
+    /// Compute MRTD and RTMRs before launch, say why a report differs
     Measure(measure::Args),
     /// Plan TDMRs, reserved areas and PAMTs for a machine's memory
     Plan(plan::Args),
@@ -156,7 +156,7 @@ mod tests {
         let help = Cli::command().render_help().to_string();
         assert!(help.lines().count() <= 24, "{help}");
         assert!(
-            help.lines().all(|line| line.chars().count() <= 100),
+            help.lines().all(|line| line.chars().count() <= 80),
             "{help}"
         );
     }

@@ -215,6 +215,7 @@ impl<R: BufRead> Rows<R> {
             let (tdvpr, tdr) = (before[Gpr::Rcx], before[Gpr::Rdx]);
             let index = self.vcpus.values().filter(|(of, _)| *of == tdr).count() as u32;
             self.vcpus.insert(tdvpr, (tdr, index));
+            row.vcpu = Some(index);
         }
         let of_guest = Row {
             depth: row.depth + 1,

@@ -35,7 +35,7 @@ pub fn read(status: Status) -> Reading {
     let Some(row) = status.row() else {
         return reading.with("meaning", "unknown: not a status of module 1.5.01");
     };
-    if let Some(details) = details(row.details, status.details()) {
+    if let Some(details) = details(status, row.details) {
         reading = reading.with("details", details);
     }
     reading = reading
@@ -46,9 +46,14 @@ pub fn read(status: Status) -> Reading {
 }
 
 /// What bits 31:0 say.
-fn details(kind: DetailsKind, details: u32) -> Option<String> {
+fn details(status: Status, kind: DetailsKind) -> Option<String> {
+    let details = status.details();
     let [byte0, byte1, byte2, _] = details.to_le_bytes();
     Some(match kind {
+        // Operand 0 is RAX, which nothing but OPERAND_INVALID blames; a bare name says nothing of an operand.
+        DetailsKind::Operand if details == 0 && status.code() != Status::OPERAND_INVALID => {
+            return None;
+        }
         DetailsKind::Operand => match OperandId(details).name() {
             Some(name) => format!("operand {name} ({details:#x})"),
             None => format!("operand {details:#x}, unknown"),
@@ -84,5 +89,21 @@ fn leaves_that_name(status: Status) -> String {
         0 => String::new(),
         1..=12 => names.join(", "),
         count => format!("{count} leaves"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_without_details_blames_no_operand() {
+        let names = |status: Status| {
+            let facts = read(status).facts;
+            facts.iter().any(|fact| fact.name == "details")
+        };
+        assert!(!names(Status::OPERAND_BUSY));
+        assert!(names(Status::OPERAND_BUSY.with_operand(OperandId::TDR)));
+        assert!(names(Status::OPERAND_INVALID), "operand 0 is RAX");
     }
 }
