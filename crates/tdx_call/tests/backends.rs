@@ -323,8 +323,7 @@ fn what_only_hardware_can_do_surrounds_the_call() {
 fn a_lie_reaches_only_the_registers_that_the_guest_shows() {
     let schedule = Schedule::<16>::new(["lie:TDH.VP.ENTER".parse().expect("a rule")], 3);
     let mut lp = Faulty::new(module(Next::Tdvmcall(0xFC00)), &schedule);
-    let mut file = GprFile::default();
-    file.0 = [0x77; 16];
+    let mut file = GprFile([0x77; 16]);
     let mut entry = VpEntry::new(TdvprAndFlags(FakeTd::TDVPR), &mut file, None);
     lp.vp_enter(&mut entry).expect("a module");
     assert_eq!(

@@ -1,7 +1,8 @@
 //! Consistency of the whole module: what must hold whenever no call is in progress.
 //!
 //! Debug builds look at the pages a call named after every call, and at everything every thousand calls
-//! ([`crate::Module::seamcall`]); what the machine holds of memory keys and translations belongs to it ([`hardware`]). [`crate::Module::audit`] can be called at any time while no call is in progress.
+//! ([`crate::Module::seamcall`]); what the machine holds of memory keys and translations belongs to it
+//! (`hardware`). [`crate::Module::audit`] can be called at any time while no call is in progress.
 
 mod hardware;
 

@@ -5,7 +5,7 @@
 //! [`paging`], [`exec`] (one file per instruction family), [`event`] (exceptions and interrupts), [`exit`].
 //!
 //! No guest byte sequence, page table or register state makes it panic, hang, or touch memory that the
-//! [`Platform`] did not hand out. Unsafe code is in two files of [`translate`] alone.
+//! [`Platform`] did not hand out. Unsafe code is in two files of `translate` alone.
 #![deny(unsafe_code)]
 
 pub mod alu;
