@@ -38,6 +38,17 @@ fn place(regs: &mut Registers, reg: R) -> Option<&mut u64> {
         R::Cr3 => &mut regs.cr3,
         R::Dr(n) => &mut regs.dr[usize::from(n)],
         R::Dr7 => &mut regs.dr7,
+        R::Cr0 => &mut regs.cr0,
+        R::Cr4 => &mut regs.cr4,
+        R::Dr6 => &mut regs.dr6,
+        R::Efer => &mut regs.msr.efer,
+        R::Pat => &mut regs.msr.pat,
+        R::Star => &mut regs.msr.star,
+        R::Lstar => &mut regs.msr.lstar,
+        R::Fmask => &mut regs.msr.fmask,
+        R::KernelGsBase => &mut regs.msr.kernel_gs_base,
+        R::TscAux => &mut regs.msr.tsc_aux,
+        R::SysenterCs => &mut regs.msr.sysenter_cs,
         R::SysenterEsp => &mut regs.msr.sysenter_esp,
         R::SysenterEip => &mut regs.msr.sysenter_eip,
         R::GdtrBase => &mut regs.gdtr.base,
@@ -49,7 +60,17 @@ fn place(regs: &mut Registers, reg: R) -> Option<&mut u64> {
     })
 }
 
+/// The XMM register and its half that a word of the XSAVES image holds.
+fn xmm(word: u16) -> Option<(usize, u32)> {
+    let half = word.checked_sub(20).filter(|&half| half < 32)?;
+    Some((usize::from(half / 2), u32::from(half % 2) * 64))
+}
+
 fn read(regs: &mut Registers, reg: R) -> u64 {
+    if let R::Xbuff(word) = reg {
+        let (number, shift) = xmm(word).unwrap_or_else(|| panic!("{reg}"));
+        return (regs.fpu.ymm[number][0] >> shift) as u64;
+    }
     let segment = |segment: &Segment, part| match part {
         SegPart::Selector => segment.selector.into(),
         SegPart::Limit => segment.limit.into(),
@@ -67,6 +88,12 @@ fn read(regs: &mut Registers, reg: R) -> u64 {
 }
 
 fn leave(regs: &mut Registers, reg: R, value: u64) {
+    if let R::Xbuff(word) = reg {
+        let (number, shift) = xmm(word).unwrap_or_else(|| panic!("{reg}"));
+        let register = &mut regs.fpu.ymm[number][0];
+        *register = *register & !(u128::from(u64::MAX) << shift) | u128::from(value) << shift;
+        return;
+    }
     let set = |segment: &mut Segment, part| match part {
         SegPart::Selector => segment.selector = value as u16,
         SegPart::Limit => segment.limit = value as u32,
@@ -105,6 +132,11 @@ fn always(reg: R) -> u64 {
     match reg {
         R::Rflags => 2,
         R::Dr7 => 0x400,
+        R::Dr6 => 0xFFFF_0FF0,
+        // PE, ET, NE, PG; MCE, VMXE; LME, LMA.
+        R::Cr0 => 0x8000_0031,
+        R::Cr4 => 0x2040,
+        R::Efer => 0x500,
         _ => 0,
     }
 }
@@ -147,6 +179,8 @@ enum Kind {
     Exception,
     EptViolation,
     Unexpected,
+    Interrupt,
+    TripleFault,
     /// With this mask.
     Tdvmcall(u16),
 }
@@ -164,6 +198,11 @@ fn exit(kind: Kind) -> VmExit {
             ..VmExit::new(ExitReason::EPT_VIOLATION)
         },
         Kind::Unexpected => VmExit::new(MOV_DR),
+        Kind::Interrupt => VmExit {
+            interruption_info: 0x8000_00EC,
+            ..VmExit::new(ExitReason::INTERRUPT)
+        },
+        Kind::TripleFault => VmExit::new(ExitReason::TRIPLE_FAULT),
         Kind::Tdvmcall(_) => VmExit {
             instruction_length: 4,
             ..VmExit::new(ExitReason::TDCALL)
@@ -241,7 +280,8 @@ impl World {
             "{words:x?}"
         );
         let mut act = self.act.lock().unwrap_or_else(PoisonError::into_inner);
-        act.found.take().expect("the guest was entered")
+        let found = act.found.take();
+        found.unwrap_or_else(|| panic!("the guest was not entered: {words:x?}"))
     }
 }
 
@@ -250,6 +290,7 @@ fn kinds() -> impl Strategy<Value = Kind> {
         Just(Kind::Exception),
         Just(Kind::EptViolation),
         Just(Kind::Unexpected),
+        Just(Kind::Interrupt),
         // RAX, RCX, RSP never cross, and RBP not in a TD with NO_RBP_MOD.
         any::<u16>().prop_map(|mask| Kind::Tdvmcall(mask & !0x33)),
     ]
@@ -328,6 +369,96 @@ fn guest_and_debugger_agree_on_every_register_after_each_kind_of_exit() {
         Ok(())
     });
     done.unwrap_or_else(|why| panic!("{why}"));
+}
+
+/// Registers that the guest alone sets, or sets to some values only, with the bits that are free.
+fn of_the_guest() -> Vec<(R, u64)> {
+    let mut all: Vec<(R, u64)> = vec![
+        (R::Star, u64::MAX),
+        (R::Lstar, u64::MAX),
+        (R::Fmask, 0xFFFF_FFFF),
+        (R::KernelGsBase, u64::MAX),
+        (R::TscAux, 0xFFFF_FFFF),
+        (R::SysenterCs, 0xFFFF_FFFF),
+        (R::Pat, 0x0707_0707_0707_0707),
+        (R::Dr6, 0xE00F),
+        (R::Cr0, 0x5_000E),
+        (R::Cr4, 0x0780),
+        (R::Efer, 0x0801),
+    ];
+    let segs = [Seg::Es, Seg::Ds, Seg::Fs, Seg::Gs];
+    all.extend(segs.map(|seg| (R::Segment(seg, SegPart::Access), 0x1_F0FF)));
+    all.extend((20..52).map(|word| (R::Xbuff(word), u64::MAX)));
+    all
+}
+
+#[test]
+fn the_debugger_reads_what_the_guest_alone_sets_after_each_kind_of_exit() {
+    let all = of_the_guest();
+    let values = proptest::collection::vec(any::<u64>(), all.len());
+    let mut world = World::new(true);
+    enable_exits(&mut world.stopped(), true).expect("a DEBUG TD");
+    let mut runner = TestRunner::new(Config {
+        cases: 32,
+        max_shrink_iters: 30,
+        failure_persistence: None,
+        ..Config::default()
+    });
+    let world = std::cell::RefCell::new(world);
+    let done = runner.run(&(kinds(), values), |(kind, values)| {
+        let mut world = world.borrow_mut();
+        let mut leaves: Vec<(R, u64)> = all
+            .iter()
+            .zip(values)
+            .map(|(&(reg, bits), value)| (reg, value & bits | always(reg)))
+            .collect();
+        let expected = leaves.clone();
+        // A guest that gets on: faults again and again at one instruction are the zero-step filter's.
+        leaves.push((R::Rip, leaves[0].1));
+        if let Kind::Tdvmcall(mask) = kind {
+            leaves.extend([(R::Gpr(Gpr::Rax), 0), (R::Gpr(Gpr::Rcx), mask.into())]);
+        }
+        world.run(kind, leaves);
+        for &(reg, value) in &expected {
+            // No mask here shows XMM registers: these would be the VMM's.
+            let read = world.stopped().get(reg).expect("readable");
+            prop_assert_eq!(read, value, "{} after {:?}", reg, kind);
+        }
+        // Vector registers go the other way too.
+        let mut stopped = world.stopped();
+        for &(reg, value) in expected
+            .iter()
+            .filter(|(reg, _)| matches!(reg, R::Xbuff(_)))
+        {
+            stopped.set(reg, !value);
+        }
+        stopped.flush().expect("SSE is in use");
+        let mut found = world.run(Kind::Exception, Vec::new());
+        for &(reg, value) in expected
+            .iter()
+            .filter(|(reg, _)| matches!(reg, R::Xbuff(_)))
+        {
+            prop_assert_eq!(read(&mut found, reg), !value, "{} after {:?}", reg, kind);
+        }
+        world.context = DebugContext::new();
+        Ok(())
+    });
+    done.unwrap_or_else(|why| panic!("{why}"));
+}
+
+#[test]
+fn after_a_triple_fault_every_register_is_still_readable() {
+    let mut world = World::new(true);
+    let free = registers().into_iter().map(|reg| (reg, bits(reg)));
+    let leaves: Vec<(R, u64)> = free
+        .chain(of_the_guest())
+        .map(|(reg, bits)| (reg, 0x0123_4567_89AB_CDEF & bits | always(reg)))
+        .collect();
+    world.run(Kind::TripleFault, leaves.clone());
+    for (reg, value) in leaves {
+        let read = world.stopped().get(reg).expect("readable");
+        assert_eq!(read, value, "{reg}");
+    }
 }
 
 #[test]
