@@ -10,7 +10,7 @@ use crate::translate::asm::{EQUAL, NOT_EQUAL, RAX};
 use crate::translate::block::{Builder, Done, Unsupported};
 use crate::translate::entry::at;
 use crate::translate::select::{emit, part, point_at_r15};
-use iced_x86::{Instruction, Mnemonic, OpKind};
+use iced_x86::{CpuidFeature, Instruction, Mnemonic, OpKind};
 
 /// Bits of `Frame::usable`.
 pub const SSE: u8 = 1;
@@ -298,6 +298,25 @@ fn is_listed(insn: &Instruction) -> bool {
     )
 }
 
+/// Whether the host's processor has the instruction.
+fn host_has(insn: &Instruction) -> bool {
+    macro_rules! detected {
+        ($feature:expr, $($known:ident $name:tt)*) => {
+            match $feature {
+                // Of every x86-64 processor.
+                CpuidFeature::SSE | CpuidFeature::SSE2 => true,
+                $(CpuidFeature::$known => std::is_x86_feature_detected!($name),)*
+                _ => false,
+            }
+        };
+    }
+    insn.cpuid_features().iter().all(|&feature| {
+        detected!(feature,
+            SSE3 "sse3" SSSE3 "ssse3" SSE4_1 "sse4.1" SSE4_2 "sse4.2" AES "aes" PCLMULQDQ "pclmulqdq" SHA "sha"
+            AVX "avx" AVX2 "avx2" VAES "vaes" VPCLMULQDQ "vpclmulqdq")
+    })
+}
+
 /// Whether a memory operand has to be aligned to its size.
 fn needs_alignment(insn: &Instruction, size: usize) -> bool {
     use Mnemonic::*;
@@ -310,7 +329,7 @@ fn needs_alignment(insn: &Instruction, size: usize) -> bool {
 
 /// Translates the instruction if it is one of these.
 pub fn instruction(b: &mut Builder<'_>, insn: &Instruction) -> Done {
-    if !b.vectors || !is_listed(insn) {
+    if !b.vectors || !is_listed(insn) || !host_has(insn) {
         return Err(Unsupported);
     }
     let mut new = *insn;
