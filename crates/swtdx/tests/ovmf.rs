@@ -1,4 +1,4 @@
-//! EDK II firmware boots as a TD: an EFI application, and a Debian kernel by fw_cfg.
+//! EDK II firmware boots as a TD: an EFI application, and Debian by fw_cfg and from a disk, on 1 and 4 vCPUs.
 
 mod program;
 
@@ -237,5 +237,53 @@ fn debian_boots_through_ovmf_and_the_event_log_replays_to_its_rtmrs() {
         let replayed = format!("replayed to {}", rtmr.as_str().expect("hexadecimal"));
         let mut told = told.filter_map(|verdict| verdict["text"].as_str());
         assert!(told.any(|text| text.contains(&replayed)), "{text}");
+    }
+}
+
+#[test]
+fn debian_boots_on_four_processors_by_fw_cfg_and_from_a_disk() {
+    let (Some(firmware), Some(kernel), Some(initrd), Some(disk)) = (
+        guest("ovmf-trixie/OVMF.fd"),
+        guest("linux-6.12/vmlinuz"),
+        guest("initramfs-linux-6.12.cpio"),
+        guest("disk-linux-6.12.img"),
+    ) else {
+        return;
+    };
+    let start = |args: &[&std::ffi::OsStr]| {
+        // The firmware's waiting processors spin, which only the translator makes cheap.
+        Command::new(env!("CARGO_BIN_EXE_swtdx"))
+            .args(["run", "--json", "--quiet", "--timeout", "500"])
+            .args(["--engine", "translator", "--cpus", "4", "--memory", "512M"])
+            .arg("--firmware")
+            .arg(&firmware)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts")
+    };
+    let mut read_only = disk.into_os_string();
+    read_only.push(",ro");
+    let by_fw_cfg = start(&[
+        "--kernel".as_ref(),
+        kernel.as_os_str(),
+        "--initrd".as_ref(),
+        initrd.as_os_str(),
+        "--append".as_ref(),
+        "console=ttyS0".as_ref(),
+    ]);
+    let from_disk = start(&["--disk".as_ref(), &read_only]);
+    for (way, child) in [("fw_cfg", by_fw_cfg), ("disk", from_disk)] {
+        let output = child.wait_with_output().expect("it ends");
+        let console = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{way}:\n{console}");
+        let marker = "SWTDX-MARKER user space is up on 6.12";
+        let line = console.lines().find(|line| line.contains(marker));
+        assert!(
+            line.is_some_and(|line| line.contains("with 4 processors")),
+            "{way}:\n{console}"
+        );
     }
 }
