@@ -5,6 +5,7 @@
 //! `cli` lists them. Results go to standard output, everything else to standard error.
 #![deny(unsafe_code)]
 
+mod bring_up;
 mod cli;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod exec;

@@ -38,6 +38,13 @@ pub struct Config {
     pub clock: Clock,
 }
 
+impl Config {
+    /// Width of the key-ID field at the top of a physical address (IA32_TME_ACTIVATE 35:32).
+    pub fn keyid_bits(&self) -> u32 {
+        self.key_ids.max(1).next_power_of_two().ilog2()
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LpConfig {
     pub package: u32,

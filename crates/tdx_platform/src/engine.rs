@@ -221,9 +221,7 @@ struct Bridge<'a> {
 impl Bridge<'_> {
     /// A physical address as the bus carries it: the key ID above the address.
     fn keyed(&self, raw: u64) -> KeyedHpa {
-        let bits = u32::from(self.hardware.config().key_ids.max(1))
-            .next_power_of_two()
-            .ilog2();
+        let bits = self.hardware.config().keyid_bits();
         let shift = 52 - bits;
         let hkid = (raw >> shift) & ((1 << bits) - 1);
         KeyedHpa::new(Hpa::new(raw & ((1 << shift) - 1)), Hkid(hkid as u16))

@@ -37,7 +37,7 @@ pub(super) fn header(config: &PlatformConfig, about: &str) -> String {
         packages = machine.ram.len(),
         lp_package = list(lps.clone().map(|lp| lp.package.to_string()).collect()),
         lp_x2apic = list(lps.map(|lp| lp.x2apic_id.to_string()).collect()),
-        keyid_bits = machine.key_ids.max(1).next_power_of_two().ilog2(),
+        keyid_bits = machine.keyid_bits(),
         first = machine.private_key_ids.0,
         last = machine.private_key_ids.1,
         cmrs = list(machine.cmrs.iter().map(range).collect()),

@@ -14,9 +14,7 @@ use tdx_abi::{GuestLeaf, LeafWord, Status};
 use tdx_call::guest::{tdg_mem_page_accept, tdg_vp_vmcall};
 use tdx_call::{CallError, Direct, GpaMapping, TdxModuleArgs};
 use tdx_devices::{Board, BoardConfig};
-use tdx_host::{
-    GuestMemory, Host, HostError, HostLayout, Lp, Run, RunStats, Stop, Td, TdConfig, Vcpu,
-};
+use tdx_host::{GuestMemory, Host, HostError, Lp, Run, RunStats, Stop, Td, TdConfig, Vcpu};
 use tdx_platform::{
     Event, Guests, Platform, PlatformConfig, PlatformLp, PlatformMemory, ScriptCpu,
 };
@@ -24,6 +22,7 @@ use x86_arch::{ExitReason, Gpa, Gpr, PAGE_SIZE, VmExit};
 
 use super::host::Registers;
 use super::ptrace::Tracee;
+use crate::bring_up::bring_up;
 
 /// User-space addresses of x86-64 Linux end here, where a TD's shared half begins with 48-bit guest addresses.
 pub const PRIVATE_END: u64 = 1 << 47;
@@ -98,19 +97,12 @@ impl GuestTd {
         let of_script = Arc::clone(&desks);
         let guests = Guests::scripted(move |cpu| script(cpu, &of_script));
         let platform = Platform::new(config, guests);
-        let machine = platform.hardware().config();
-        let (first, last) = machine.private_key_ids;
-        let layout = HostLayout {
-            memory: platform.info().cmrs,
-            private_keys: first..last + 1,
-            keyid_bits: machine.key_ids.next_power_of_two().ilog2() as u8,
-        };
         let mut lps: Vec<_> = platform
             .lps()
             .into_iter()
             .map(|seam| Lp { seam, package: 0 })
             .collect();
-        let host = Host::bring_up(platform.memory(), &layout, &mut lps)?;
+        let host = bring_up(&platform, &mut lps)?;
         let config = TdConfig {
             max_vcpus: vcpus,
             // Guests may pass RBP in their TDVMCALLs, as several libraries do.

@@ -8,9 +8,7 @@ use tdvf::{Mrtd, Order};
 use tdx_call::SeamcallLp;
 use tdx_call::backend::Schedule;
 use tdx_devices::{Board, BoardConfig, virtio};
-use tdx_host::{
-    Host, HostError, HostLayout, Lp, MemRegion, RunStats, Td, TdConfig, Teardown, Vcpu,
-};
+use tdx_host::{Host, HostError, Lp, MemRegion, RunStats, Td, TdConfig, Teardown, Vcpu};
 use tdx_platform::{Platform, PlatformMemory};
 
 use super::accounts::{self, Accounts, FaultSummary};
@@ -26,6 +24,7 @@ use super::schedule::{Clockwork, End, GuestTsc, Running, State};
 use super::status::Status;
 use super::summary::{self, Pages, ReportSummary, Summary, TeardownSummary};
 use super::td_params::{self, TdParams};
+use crate::bring_up::bring_up;
 use crate::cli::Failure;
 
 /// The vector that tells a processor to look into a posted-interrupt descriptor; the host library's choice.
@@ -244,15 +243,7 @@ impl Life<'_> {
     }
 
     fn host<L: SeamcallLp>(&self, lps: &mut [Lp<L>]) -> Result<Host<PlatformMemory>, Failure> {
-        let info = self.platform.info();
-        let machine = self.platform.hardware().config();
-        let (first, last) = machine.private_key_ids;
-        let layout = HostLayout {
-            memory: info.cmrs.clone(),
-            private_keys: first..last + 1,
-            keyid_bits: machine.key_ids.next_power_of_two().ilog2() as u8,
-        };
-        Host::bring_up(self.platform.memory(), &layout, lps).map_err(dead("bringing the module up"))
+        bring_up(self.platform, lps).map_err(dead("bringing the module up"))
     }
 
     /// TD, memory, vCPUs, measurement.
