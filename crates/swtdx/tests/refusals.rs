@@ -1,10 +1,14 @@
 //! What `swtdx run` says of guests that cannot run and of guests that die, with the real program.
 
+#[path = "program/artifacts.rs"]
+mod artifacts;
 mod program;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use artifacts::guest;
 use program::swtdx;
+use tdx_devices::small_bzimage;
 
 /// A folder of its own, gone when the test is over.
 struct Folder(PathBuf);
@@ -35,18 +39,8 @@ impl Drop for Folder {
 
 /// A bzImage whose 64-bit entry point, 0x200 bytes into its protected-mode part, is `code`.
 fn bzimage(code: &[u8]) -> Vec<u8> {
-    let mut kernel = vec![0; 5 * 512 + 0x1000];
-    let mut put = |at: usize, bytes: &[u8]| kernel[at..at + bytes.len()].copy_from_slice(bytes);
-    put(0x1F1, &[4]);
-    put(0x1F4, &0x100u32.to_le_bytes());
-    put(0x202, b"HdrS");
-    put(0x206, &0x20Fu16.to_le_bytes());
-    put(0x230, &0x20_0000u32.to_le_bytes());
-    put(0x236, &0x7Fu16.to_le_bytes());
-    put(0x238, &2047u32.to_le_bytes());
-    put(0x258, &0x100_0000u64.to_le_bytes());
-    put(0x260, &0x10_0000u32.to_le_bytes());
-    put(5 * 512 + 0x200, code);
+    let mut kernel = small_bzimage();
+    kernel[5 * 512 + 0x200..][..code.len()].copy_from_slice(code);
     kernel
 }
 
@@ -199,18 +193,9 @@ fn in_real_time_hangs_panics_and_timeouts_are_known_too() {
 
 #[test]
 fn bookworms_kernel_without_tdx_is_known_by_its_first_ve() {
-    let folder = std::env::var_os("SWTDX_GUESTS").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guests"),
-        PathBuf::from,
-    );
-    let kernel = folder.join("linux-6.1/vmlinuz");
-    if !kernel.is_file() {
-        println!(
-            "SKIPPED linux: {} is not there; run `cargo xtask guests`",
-            kernel.display()
-        );
+    let Some(kernel) = guest("linux-6.1/vmlinuz") else {
         return;
-    }
+    };
     let args = ["run", "--quiet", "--memory", "128M", "--kernel"];
     let text = swtdx(
         &[&args[..], &[kernel.to_str().expect("UTF-8")]].concat(),

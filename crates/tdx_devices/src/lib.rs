@@ -28,7 +28,7 @@ mod serial;
 pub mod virtio;
 
 pub use board::{Board, BoardConfig, Clock};
-pub use direct_boot_fuzz::fuzz_boot_files;
+pub use direct_boot_fuzz::{fuzz_boot_files, small_bzimage};
 pub use dma::{NotShared, SharedMemory};
 pub use fuzz::fuzz_guest;
 pub use fw_cfg_dma::fuzz_dma;
