@@ -1,37 +1,21 @@
 //! Unmodified Debian kernels boot as TDs to user space.
 
+#[path = "program/artifacts.rs"]
+mod artifacts;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use artifacts::guest;
 use serde_json::Value;
 use sha2::Digest;
 
-/// What `cargo xtask guests` made, or nothing and a line that says so.
 fn guests(kernel: &str) -> Option<Boot> {
-    let folder = guests_folder();
-    let boot = Boot {
-        kernel: folder.join(kernel).join("vmlinuz"),
-        initrd: folder.join(format!("initramfs-{kernel}.cpio")),
-    };
-    (is_there(&boot.kernel) && is_there(&boot.initrd)).then_some(boot)
-}
-
-fn guests_folder() -> PathBuf {
-    std::env::var_os("SWTDX_GUESTS").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guests"),
-        PathBuf::from,
-    )
-}
-
-fn is_there(file: &Path) -> bool {
-    if !file.is_file() {
-        println!(
-            "SKIPPED linux: {} is not there; run `cargo xtask guests`, or let SWTDX_GUESTS name the folder",
-            file.display()
-        );
-    }
-    file.is_file()
+    Some(Boot {
+        kernel: guest(&format!("{kernel}/vmlinuz"))?,
+        initrd: guest(&format!("initramfs-{kernel}.cpio"))?,
+    })
 }
 
 struct Boot {
@@ -231,13 +215,10 @@ fn a_command_that_fails_in_the_guest_is_told_by_exit_status_2() {
 /// What firmware does with a disk that it does not know: it starts shim, which starts GRUB, which starts Linux.
 #[test]
 fn ovmf_boots_debian_from_a_disk_through_shim_and_grub() {
-    let folder = guests_folder();
-    let [firmware, disk] = ["ovmf-trixie/OVMF.fd", "disk-linux-6.12.img"].map(|n| folder.join(n));
-    for file in [&firmware, &disk] {
-        if !is_there(file) {
-            return;
-        }
-    }
+    let files = ["ovmf-trixie/OVMF.fd", "disk-linux-6.12.img"].map(guest);
+    let [Some(firmware), Some(disk)] = files else {
+        return;
+    };
     let child = Command::new(env!("CARGO_BIN_EXE_swtdx"))
         .args(["run", "--json", "--quiet", "--memory", "512M"])
         .args(["--timeout", "500", "--firmware"])

@@ -1,10 +1,13 @@
 //! EDK II firmware boots as a TD: an EFI application, and Debian by fw_cfg and from a disk, on 1 and 4 vCPUs.
 
+#[path = "program/artifacts.rs"]
+mod artifacts;
 mod program;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use artifacts::guest;
 use program::folder_of_ovmf;
 use serde_json::Value;
 
@@ -32,23 +35,6 @@ impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
-}
-
-/// What `cargo xtask guests` made, if it did.
-fn guest(name: &str) -> Option<PathBuf> {
-    let folder = std::env::var_os("SWTDX_GUESTS").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guests"),
-        PathBuf::from,
-    );
-    let file = folder.join(name);
-    if file.is_file() {
-        return Some(file);
-    }
-    println!(
-        "SKIPPED OVMF: {} is not there; run `cargo xtask guests`, or let SWTDX_GUESTS name the folder",
-        file.display()
-    );
-    None
 }
 
 fn crates_image() -> Option<PathBuf> {

@@ -4,8 +4,8 @@
 //! own /proc/kallsyms. A backtrace by frame pointers is shown on the embedded guest, which has them.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
+use super::artifacts::guest;
 use super::harness::{Gdb, Server, folder, gdb_is_here};
 
 /// The command prints the address, then waits until a debugger lets it open another file than it asks for.
@@ -13,28 +13,12 @@ const COMMAND: &str = "\
 grep -m 1 -F ' do_sys_openat2' /proc/kallsyms; echo ADDRESS; \
 until read line < /jnit; do :; done 2> /dev/null; echo it read $line";
 
-fn guests() -> Option<[PathBuf; 2]> {
-    let folder = std::env::var_os("SWTDX_GUESTS").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guests"),
-        PathBuf::from,
-    );
-    let files = [
-        folder.join("linux-6.12/vmlinuz"),
-        folder.join("initramfs-linux-6.12.cpio"),
-    ];
-    if let Some(missing) = files.iter().find(|file| !file.is_file()) {
-        println!(
-            "SKIPPED linux: {} is not there; run `cargo xtask guests`, or let SWTDX_GUESTS name the folder",
-            missing.display()
-        );
-        return None;
-    }
-    Some(files)
-}
-
 #[test]
 fn a_kernel_boots_under_gdb_stops_at_a_function_and_goes_on() {
-    let Some([kernel, initrd]) = guests() else {
+    let (Some(kernel), Some(initrd)) = (
+        guest("linux-6.12/vmlinuz"),
+        guest("initramfs-linux-6.12.cpio"),
+    ) else {
         return;
     };
     if !gdb_is_here() {

@@ -1,5 +1,7 @@
 //! DEBUG TDs under a debugger: `swtdx run --debug-td --gdb`, driven by real GDB and by clients that misbehave.
 
+#[path = "../program/artifacts.rs"]
+mod artifacts;
 mod clients;
 mod debuggee;
 mod embedded;
