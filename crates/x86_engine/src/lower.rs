@@ -8,7 +8,7 @@ use crate::cpu::{Mode, REG_PAGE, REG_SEG, REG_ZERO};
 use crate::exec::{block_flags, condition_of};
 use crate::hot::{self, Base, Full, source};
 use crate::op::{BRANCH, Handler, Op, STACK, STORES, cold};
-use crate::operand::{gpr_of, segment_of};
+use crate::operand::{gpr_of, is_immediate, segment_of};
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 use x86_arch::RamPage;
 
@@ -85,14 +85,7 @@ fn place(insn: &Instruction, n: u32) -> Option<Place> {
             (register.is_gpr() && shift == 0).then_some(Place::Register(number))
         }
         OpKind::Memory => Some(Place::Memory),
-        OpKind::Immediate8
-        | OpKind::Immediate16
-        | OpKind::Immediate32
-        | OpKind::Immediate64
-        | OpKind::Immediate8to16
-        | OpKind::Immediate8to32
-        | OpKind::Immediate8to64
-        | OpKind::Immediate32to64 => Some(Place::Immediate(insn.immediate(n))),
+        kind if is_immediate(kind) => Some(Place::Immediate(insn.immediate(n))),
         _ => None,
     }
 }

@@ -28,6 +28,21 @@ pub fn gpr_of(register: Register) -> (u8, u8) {
     ((register.full_register().number() & 15) as u8, shift)
 }
 
+/// Whether the operand is a number in the instruction itself (and not a branch target).
+pub fn is_immediate(kind: OpKind) -> bool {
+    matches!(
+        kind,
+        OpKind::Immediate8
+            | OpKind::Immediate16
+            | OpKind::Immediate32
+            | OpKind::Immediate64
+            | OpKind::Immediate8to16
+            | OpKind::Immediate8to32
+            | OpKind::Immediate8to64
+            | OpKind::Immediate32to64
+    )
+}
+
 /// The segment register that iced names.
 pub fn segment_of(register: Register) -> Seg {
     match register {

@@ -22,6 +22,7 @@ pub mod x87;
 use crate::cpu::Cpu;
 use crate::fault::Fault;
 use crate::op::{BRANCH, SOLO, STORES};
+use crate::operand::is_immediate;
 use iced_x86::{Code, ConditionCode, FlowControl, Instruction, Mnemonic, OpKind};
 use x86_arch::RamPage;
 
@@ -192,18 +193,8 @@ pub fn block_flags(insn: &Instruction) -> u8 {
         flags |= BRANCH;
     }
     let memory = (0..insn.op_count()).any(|n| {
-        !matches!(
-            insn.op_kind(n),
-            OpKind::Register
-                | OpKind::Immediate8
-                | OpKind::Immediate16
-                | OpKind::Immediate32
-                | OpKind::Immediate64
-                | OpKind::Immediate8to16
-                | OpKind::Immediate8to32
-                | OpKind::Immediate8to64
-                | OpKind::Immediate32to64
-        )
+        let kind = insn.op_kind(n);
+        kind != OpKind::Register && !is_immediate(kind)
     });
     if memory || insn.is_stack_instruction() {
         flags |= STORES;
