@@ -65,12 +65,6 @@ impl<P: RamPage + 'static> CodePage<P> {
         *runs
     }
 
-    /// Counts anew.
-    #[inline]
-    pub(crate) fn forget_runs(&mut self, number: u16) {
-        self.runs[usize::from(number)] = 0;
-    }
-
     /// Block number + 1 by page offset, and the translations.
     pub(crate) fn parts(&mut self) -> (&[u16; 4096], &mut Translations) {
         (&self.starts, &mut self.translations)

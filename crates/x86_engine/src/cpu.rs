@@ -4,6 +4,7 @@ use crate::fault::Fault;
 use crate::flags::{self, Flags};
 use crate::platform::Platform;
 use crate::tlb::Tlb;
+use crate::translate::entry::Frame;
 use crate::translate::lockstep::Rehearsal;
 use crate::width::Width;
 use x86_arch::RamPage;
@@ -75,9 +76,12 @@ pub const REG_ZERO: u8 = 17;
 /// Plus the segment register's encoding: the base that addresses through it get in this mode.
 pub const REG_SEG: u8 = 24;
 
+/// Translated code finds the first two fields by their places.
+#[repr(C)]
 pub struct Cpu<'a, P: RamPage> {
     /// The sixteen registers, then [`REG_PAGE`], [`REG_ZERO`] and the segment bases.
     pub gpr: [u64; 32],
+    pub(crate) frame: Frame,
     pub flags: Flags,
     /// RFLAGS without the arithmetic flags; bit 1 set.
     pub system_flags: u64,
@@ -129,6 +133,7 @@ impl<'a, P: RamPage + 'static> Cpu<'a, P> {
         gpr[..16].copy_from_slice(&vcpu.regs.gpr);
         let mut cpu = Cpu {
             gpr,
+            frame: Frame::default(),
             flags: Flags::from_rflags(vcpu.regs.rflags),
             system_flags: vcpu.regs.rflags & flags::DEFINED & !flags::ARITHMETIC | 2,
             rip: vcpu.regs.rip,

@@ -54,7 +54,7 @@ pub struct Engine<P: RamPage + 'static> {
     tlb: Tlb<P>,
     code: CodeCache<P>,
     kind: EngineKind,
-    translator: Option<Box<Translator>>,
+    translator: Option<Box<Translator<P>>>,
     refused: Option<String>,
     /// Lockstep's verdict.
     difference: Option<String>,
@@ -187,7 +187,7 @@ pub(crate) fn pcid(vcpu: &Vcpu) -> u16 {
 fn run_loop<P: RamPage + 'static>(
     cpu: &mut Cpu<'_, P>,
     cache: &mut CodeCache<P>,
-    translator: &mut Option<Box<Translator>>,
+    translator: &mut Option<Box<Translator<P>>>,
     mut lockstep: Option<&mut Option<String>>,
     budget: u64,
 ) -> Stop {
@@ -265,8 +265,8 @@ fn run_loop<P: RamPage + 'static>(
             match planned {
                 translate::Next::Look if cpu.can_translate() => {
                     if let Some(entry) = translator.entry(&mut cpu.tlb.fast, page, block, linear) {
-                        let before = cpu.retired;
                         if let Some(difference) = &mut lockstep {
+                            let before = cpu.retired;
                             let count = left.min(u64::from(entry.count));
                             let rehearsed = lockstep::rehearse(cpu, page, count as usize);
                             plan = translator.run(cpu, entry.address, count);
@@ -282,8 +282,14 @@ fn run_loop<P: RamPage + 'static>(
                             continue;
                         }
                         plan = translator.run(cpu, entry.address, left);
-                        let done = cpu.retired - before;
-                        translator.judge(page, block, linear, plan, done);
+                        if plan == translate::Next::Fault {
+                            plan = translate::Next::Look;
+                            if let Some(fault) = cpu.frame.fault.take()
+                                && cpu.fault(fault).is_err()
+                            {
+                                return Stop::Exit;
+                            }
+                        }
                         continue;
                     }
                 }

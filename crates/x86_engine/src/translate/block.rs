@@ -9,7 +9,7 @@ use crate::translate::fast::jump_index;
 use crate::translate::thunks::{Exit, Thunks};
 use crate::translate::{HOST, select};
 use iced_x86::{
-    Decoder, DecoderError, DecoderOptions, Encoder, FlowControl, Instruction, Register,
+    Decoder, DecoderError, DecoderOptions, Encoder, FlowControl, Instruction, Mnemonic, Register,
 };
 
 /// Instructions of a block at most; a budget check subtracts them as a signed byte.
@@ -49,6 +49,28 @@ pub struct Translated {
     pub count: usize,
     /// Displacements that may lead to blocks of this page once these exist: page offset and address.
     pub links: Vec<(u16, u64)>,
+    /// Instructions that the interpreter executes.
+    pub sites: Vec<Draft>,
+}
+
+/// A [`Site`](super::site::Site) before it has its place.
+#[derive(Clone, Copy)]
+pub struct Draft {
+    /// Where its address goes in the code.
+    pub field: usize,
+    pub rip: u64,
+    /// Instructions of the block from this one on.
+    pub rest: usize,
+    /// The code of what follows; 0 when that has to be looked up.
+    pub next: u64,
+}
+
+/// The state behind an instruction, for code that comes there by another way.
+#[derive(Clone, Copy)]
+struct After {
+    code: u64,
+    live: bool,
+    loaded: u16,
 }
 
 enum Stub {
@@ -60,6 +82,7 @@ enum Stub {
         rip: u64,
         done: usize,
         vectors: (u16, u16),
+        after: Option<After>,
     },
     /// The interpreter takes over at instruction number `done`.
     Leave {
@@ -67,6 +90,7 @@ enum Stub {
         rip: u64,
         done: usize,
         dirty: u16,
+        after: Option<After>,
     },
     /// A branch to `target` taken after `done` instructions.
     Branch {
@@ -89,6 +113,7 @@ pub struct Builder<'a> {
     inner: u64,
     stubs: Vec<Stub>,
     links: Vec<(u16, u64)>,
+    sites: Vec<Draft>,
     /// The guest's flags are in the frame.
     saved: bool,
     /// The guest's flags are the host's.
@@ -108,7 +133,8 @@ pub struct Builder<'a> {
     pub checked: u8,
 }
 
-/// Translates the block at `source`; `None` when the interpreter has to execute its first instruction.
+/// Translates the block at `source`; `None` when there is nothing to translate: the first instruction cannot be decoded
+/// here, or is the interpreter's and the block is to be `alone`.
 /// `known` gives the inner address of blocks of the page. `alone`: the block is not to lead to itself either.
 pub fn translate(
     source: &Source<'_>,
@@ -128,6 +154,7 @@ pub fn translate(
         inner: 0,
         stubs: Vec::new(),
         links: Vec::new(),
+        sites: Vec::new(),
         saved: true,
         live: false,
         clear_af: false,
@@ -160,24 +187,27 @@ pub fn translate(
             (builder.loaded, builder.dirty, builder.checked),
         );
         // What is cut off by the end of the page, too long or invalid is not there: the interpreter finds out.
-        let (step, next) = match insns[builder.done..].split_first() {
-            Some((insn, rest)) => (
-                select::instruction(&mut builder, insn, rest, known),
-                insn.next_ip(),
-            ),
-            None => (Err(Unsupported), 0),
+        let Some((insn, rest)) = insns[builder.done..].split_first() else {
+            if builder.done == 0 {
+                return None;
+            }
+            builder.flush_vectors();
+            builder.save_flags();
+            builder.leave(builder.rip, 0, Exit::Interpret);
+            break;
         };
-        match step {
+        match select::instruction(&mut builder, insn, rest, known) {
             Ok(Step::Next) => {
                 builder.done += 1;
-                builder.rip = next;
+                builder.rip = insn.next_ip();
+                builder.reached(mark.1);
             }
             Ok(Step::End) => {
                 builder.done += 1;
                 break;
             }
             Err(Unsupported) => {
-                if builder.done == 0 {
+                if builder.done == 0 && alone {
                     return None;
                 }
                 builder.asm.code.truncate(mark.0);
@@ -186,9 +216,18 @@ pub fn translate(
                 builder.links.truncate(mark.3);
                 (builder.loaded, builder.dirty, builder.checked) = mark.4;
                 builder.flush_vectors();
-                builder.save_flags();
-                builder.leave(builder.rip, 0, Exit::Interpret);
-                break;
+                builder.lose_flags();
+                if alone {
+                    builder.leave(builder.rip, 0, Exit::Interpret);
+                    break;
+                }
+                builder.step(builder.rip, builder.done);
+                builder.done += 1;
+                if ends(insn) {
+                    break;
+                }
+                builder.stepped();
+                builder.rip = insn.next_ip();
             }
         }
     }
@@ -197,12 +236,23 @@ pub fn translate(
     builder.stubs(count, known);
     builder.asm.bind(budget.1);
     builder.leave(start, count, Exit::Budget);
+    for site in &mut builder.sites {
+        site.rest = count - site.rest;
+    }
     Some(Translated {
         code: builder.asm.code,
         inner,
         count,
         links: builder.links,
+        sites: builder.sites,
     })
+}
+
+/// Whether nothing follows an instruction that the interpreter executes: it branches, or always makes a VM exit.
+fn ends(insn: &Instruction) -> bool {
+    let flow = insn.flow_control();
+    flow != FlowControl::Next && flow != FlowControl::ConditionalBranch
+        || matches!(insn.mnemonic(), Mnemonic::Tdcall | Mnemonic::Hlt)
 }
 
 /// The instructions from the block's start, as far as they may belong to it.
@@ -250,6 +300,62 @@ impl Builder<'_> {
         }
         self.asm.mov_imm(RAX, rip);
         self.asm.jump(self.thunks.exits[exit as usize]);
+    }
+
+    // ---- the interpreter ----
+
+    /// The interpreter executes the instruction at `rip`, before which `done` others were. The flags have to be saved.
+    fn step(&mut self, rip: u64, done: usize) {
+        self.asm.bytes(&[0x48, 0xB8]); // mov rax, the site's address
+        self.sites.push(Draft {
+            field: self.asm.code.len(),
+            rip,
+            rest: done,
+            next: 0,
+        });
+        self.asm.bytes(&[0; 8]);
+        self.asm.jump(self.thunks.step);
+    }
+
+    /// The interpreter comes back here when the instruction just stepped leads to the next one.
+    fn stepped(&mut self) {
+        if let Some(site) = self.sites.last_mut() {
+            site.next = self.asm.here();
+        }
+        self.loaded = 0;
+        self.checked = 0;
+    }
+
+    /// The instruction whose stubs begin at number `from` is done: where its stubs come back to.
+    fn reached(&mut self, from: usize) {
+        let here = After {
+            code: self.asm.here(),
+            live: self.live,
+            loaded: self.loaded,
+        };
+        for stub in &mut self.stubs[from..] {
+            if let Stub::Miss { after, .. } | Stub::Leave { after, .. } = stub {
+                *after = Some(here);
+            }
+        }
+    }
+
+    /// The same from a stub: what was executed there comes back to `after`.
+    fn interpret(&mut self, rip: u64, done: usize, count: usize, after: Option<After>) {
+        if self.alone {
+            self.leave(rip, count - done, Exit::Interpret);
+            return;
+        }
+        self.step(rip, done);
+        if let Some(after) = after {
+            self.stepped();
+            self.load_vectors(after.loaded);
+            if after.live {
+                (self.saved, self.live, self.clear_af) = (true, false, false);
+                self.restore_flags();
+            }
+            self.asm.jump(after.code);
+        }
     }
 
     // ---- flags ----
@@ -417,6 +523,7 @@ impl Builder<'_> {
             rip: self.rip,
             done: self.done,
             vectors: (self.loaded, self.dirty),
+            after: None,
         });
     }
 
@@ -428,6 +535,7 @@ impl Builder<'_> {
             rip: self.rip,
             done: self.done,
             dirty: self.dirty,
+            after: None,
         });
     }
 
@@ -536,6 +644,7 @@ impl Builder<'_> {
                 rip: self.rip,
                 done: self.done,
                 dirty: self.dirty,
+                after: None,
             });
         }
     }
@@ -558,6 +667,7 @@ impl Builder<'_> {
                     rip,
                     done,
                     vectors: (loaded, dirty),
+                    after,
                 } => {
                     self.asm.bind(from);
                     self.asm.op_memory(0x33, R15, RAX, 0); // the linear address again
@@ -575,17 +685,18 @@ impl Builder<'_> {
                         self.asm.jump(retry);
                         self.asm.bind(failed);
                     }
-                    self.leave(rip, count - done, Exit::Interpret);
+                    self.interpret(rip, done, count, after);
                 }
                 Stub::Leave {
                     from,
                     rip,
                     done,
                     dirty,
+                    after,
                 } => {
                     self.asm.bind(from);
                     self.store_vectors(dirty);
-                    self.leave(rip, count - done, Exit::Interpret);
+                    self.interpret(rip, done, count, after);
                 }
                 Stub::Branch { from, target, done } => {
                     self.asm.bind(from);

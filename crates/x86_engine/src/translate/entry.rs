@@ -2,15 +2,15 @@
 #![expect(unsafe_code, reason = "calls translated code, which calls back")]
 
 use crate::cpu::Cpu;
+use crate::fault::Fault;
 use crate::translate::buffer::Buffer;
+use crate::translate::site::Site;
 use x86_arch::{Access, RamPage};
 
-/// What translated code sees of the processor, reached through RBP, which points at `budget`.
+/// What translated code sees of the processor besides [`Cpu::gpr`], which lies before it. RBP points between the two.
 #[repr(C)]
 #[derive(Default)]
 pub struct Frame {
-    /// Guest registers: all of them outside translated code, those without a host register also inside.
-    pub gpr: [u64; 16],
     /// Instructions that may still run.
     pub budget: i64,
     /// Guest arithmetic flags: byte 1 as LAHF gives them, byte 0 is OF.
@@ -18,81 +18,91 @@ pub struct Frame {
     /// The mirror of the soft TLB for the current tag.
     pub read: u64,
     pub write: u64,
-    pub fs_base: u64,
-    pub gs_base: u64,
     pub jumps: u64,
     pub context: u64,
-    /// Where the guest goes on.
-    pub rip: u64,
-    /// An [`Exit`].
-    pub exit: u64,
-    cpu: u64,
-    fill_read: u64,
-    fill_write: u64,
     /// Values that survive a second TLB check.
     pub spare: [u64; 2],
+    /// Where the guest goes on.
+    pub rip: u64,
+    /// An [`Exit`](super::thunks::Exit).
+    pub exit: u64,
     /// The guest's vector registers, 32 bytes each.
     vectors: u64,
     /// Which vector instructions the system lets the guest use.
     pub usable: u64,
+    fill_read: u64,
+    fill_write: u64,
+    step: u64,
+    /// The code that leaves, for [`Site::step`].
+    pub leave: u64,
+    /// `Cpu::retired` when the budget will be 0.
+    pub limit: u64,
+    /// Why the instruction at `rip` did not complete ([`Exit::Fault`](super::thunks::Exit::Fault)).
+    pub fault: Option<Fault>,
 }
 
 /// Displacements from RBP.
 pub mod at {
     use super::Frame;
+    use crate::cpu::REG_SEG;
     use core::mem::offset_of;
+    use x86_arch::vmx::Seg;
 
+    /// Where RBP points, from the start of [`Cpu`](crate::Cpu): what is used most lies within a byte's reach.
+    pub const BASE: i32 = 192;
     const fn of(offset: usize) -> i32 {
-        offset as i32 - offset_of!(Frame, budget) as i32
+        super::FRAME as i32 + offset as i32 - BASE
     }
     pub const fn gpr(number: u8) -> i32 {
-        of(offset_of!(Frame, gpr) + number as usize * 8)
+        number as i32 * 8 - BASE
     }
     pub const BUDGET: i32 = of(offset_of!(Frame, budget));
     pub const FLAGS: i32 = of(offset_of!(Frame, flags));
     pub const READ: i32 = of(offset_of!(Frame, read));
     pub const WRITE: i32 = of(offset_of!(Frame, write));
-    pub const FS_BASE: i32 = of(offset_of!(Frame, fs_base));
-    pub const GS_BASE: i32 = of(offset_of!(Frame, gs_base));
+    pub const FS_BASE: i32 = gpr(REG_SEG + Seg::Fs as u8);
+    pub const GS_BASE: i32 = gpr(REG_SEG + Seg::Gs as u8);
     pub const JUMPS: i32 = of(offset_of!(Frame, jumps));
     pub const CONTEXT: i32 = of(offset_of!(Frame, context));
     pub const RIP: i32 = of(offset_of!(Frame, rip));
     pub const EXIT: i32 = of(offset_of!(Frame, exit));
-    pub const CPU: i32 = of(offset_of!(Frame, cpu));
     pub const FILL_READ: i32 = of(offset_of!(Frame, fill_read));
     pub const FILL_WRITE: i32 = of(offset_of!(Frame, fill_write));
+    pub const STEP: i32 = of(offset_of!(Frame, step));
     pub const VECTORS: i32 = of(offset_of!(Frame, vectors));
     pub const USABLE: i32 = of(offset_of!(Frame, usable));
     pub const SPARE: i32 = of(offset_of!(Frame, spare));
 }
 
+/// The offsets of `gpr` and `frame` in a [`Cpu`].
+const FRAME: usize = 256;
+const _: () = {
+    use crate::flat::FlatPage;
+    use core::mem::offset_of;
+    assert!(offset_of!(Cpu<'static, FlatPage>, gpr) == 0);
+    assert!(offset_of!(Cpu<'static, FlatPage>, frame) == FRAME);
+};
+
 /// Runs translated code until it leaves.
 ///
-/// `code` has to be the address of an entry in `buffer`, made for this frame's layout by [`crate::translate`], and
-/// the frame's `read`, `write` and `jumps` those of `cpu`'s tables.
-pub(super) fn run<P: RamPage + 'static>(
-    buffer: &Buffer,
-    frame: &mut Frame,
-    cpu: &mut Cpu<'_, P>,
-    code: u64,
-) {
+/// `code` has to be the address of an entry in `buffer`, made by [`crate::translate`], and the frame's `read`, `write`
+/// and `jumps` those of `cpu`'s tables.
+pub(super) fn run<P: RamPage + 'static>(buffer: &Buffer, cpu: &mut Cpu<'_, P>, code: u64) {
     let inside = code.wrapping_sub(buffer.address(0)) < buffer.size() as u64;
     assert!(inside, "an entry of this buffer");
+    let frame = &mut cpu.frame;
     frame.vectors = cpu.vcpu.regs.fpu.ymm.as_mut_ptr() as u64;
-    frame.cpu = std::ptr::from_mut(cpu) as u64;
     frame.fill_read = fill::<P, false> as *const () as u64;
     frame.fill_write = fill::<P, true> as *const () as u64;
+    frame.step = step::<P> as *const () as u64;
     // SAFETY: the buffer begins with the entry sequence (`translate::thunks`), which has this signature, keeps all
-    // registers that the ABI wants kept and returns. The code it jumps to touches the frame, the tables named by it
-    // and RAM through the mirror's entries, each of which is backed by a page handle in `cpu.tlb`; `cpu` is used by
-    // nobody else meanwhile, and only in `fill`.
+    // registers that the ABI wants kept and returns. The code it jumps to touches `cpu.gpr` and `cpu.frame`, the
+    // guest's vector registers, the tables named by the frame, and RAM through the mirror's entries, each of which is
+    // backed by a page handle in `cpu.tlb`; `cpu` is used by nobody else meanwhile, and only in `fill` and `step`.
     let enter =
-        unsafe { std::mem::transmute::<u64, extern "sysv64" fn(*mut i64, u64)>(buffer.address(0)) };
-    let middle = std::ptr::from_mut(frame).cast::<u8>();
-    // The pointer keeps the whole frame's provenance: it is derived from the frame, not from the field.
-    let middle = middle.wrapping_add(core::mem::offset_of!(Frame, budget));
-    enter(middle.cast(), code);
-    frame.cpu = 0;
+        unsafe { std::mem::transmute::<u64, extern "sysv64" fn(*mut u8, u64)>(buffer.address(0)) };
+    let base = std::ptr::from_mut(cpu).cast::<u8>();
+    enter(base.wrapping_add(at::BASE as usize), code);
 }
 
 /// A miss in the mirror: 1 when the access is to be tried again, 0 when the interpreter has to execute it.
@@ -100,8 +110,17 @@ extern "sysv64" fn fill<P: RamPage + 'static, const WRITE: bool>(
     cpu: *mut Cpu<'_, P>,
     linear: u64,
 ) -> u64 {
-    // SAFETY: `run` put the pointer into the frame from a `&mut` that it does not use until translated code is left.
+    // SAFETY: the thunk computes the pointer from RBP, which `run` derived from a `&mut` that it does not use until
+    // translated code is left.
     let cpu = unsafe { &mut *cpu };
     let access = if WRITE { Access::Write } else { Access::Read };
     u64::from(cpu.fill_fast(access, linear))
+}
+
+/// An instruction that the interpreter executes: the address of the code that goes on.
+extern "sysv64" fn step<P: RamPage + 'static>(cpu: *mut Cpu<'_, P>, site: *const Site<P>) -> u64 {
+    // SAFETY: `cpu` as in `fill`. The block's code holds the address of its site, which `Translator` keeps at its place
+    // until it gives up all code.
+    let (cpu, site) = unsafe { (&mut *cpu, &*site) };
+    site.step(cpu)
 }

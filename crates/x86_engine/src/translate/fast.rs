@@ -222,6 +222,12 @@ impl Fast {
         self.jumps.as_ptr() as u64
     }
 
+    /// The entry for an address in a context, if the cache has it.
+    pub fn jump(&self, rip: u64, context: u64) -> Option<u64> {
+        let jump = &self.jumps[jump_index(rip)];
+        (jump.rip == rip && jump.context == context).then_some(jump.entry)
+    }
+
     pub fn add_jump(&mut self, rip: u64, context: u64, entry: u64) {
         self.jumps[jump_index(rip)] = Jump {
             rip,

@@ -6,26 +6,29 @@
 mod asm;
 mod block;
 mod buffer;
-mod entry;
+pub(crate) mod entry;
 pub(crate) mod fast;
 pub(crate) mod lockstep;
 mod select;
+mod site;
 mod thunks;
 mod vectors;
 pub(crate) mod watch;
 
 use crate::code::{Block, CodePage};
-use crate::cpu::{Cpu, Mode, REG_SEG};
+use crate::cpu::{Cpu, Mode};
 use crate::flags::{AF, CF, OF, PF, SF, ZF};
 use crate::tlb::{SLOW, Tlb, set_of};
 use asm::Asm;
+use block::Draft;
 use buffer::Buffer;
-use entry::Frame;
 use fast::Fast;
 use iced_x86::Encoder;
+use site::{Home, Site};
+use std::sync::Arc;
 use thunks::{Exit, Thunks};
 use watch::Watcher;
-use x86_arch::vmx::{Registers, Seg};
+use x86_arch::vmx::Registers;
 use x86_arch::{Access, RamPage};
 
 /// The host register of each guest register; the others stay in the frame. RAX and R15 are translation's own, RBP
@@ -58,10 +61,6 @@ const LONGEST: usize = 64 << 10;
 /// Executions after which a block is translated.
 const HOT: u16 = 24;
 
-/// A run of translated code of fewer instructions is short; after so many short runs in a row they are interpreted.
-const SHORT: u64 = 12;
-const SHORT_RUNS: u16 = 100;
-
 /// How a run of translated code ended for the run loop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Next {
@@ -71,13 +70,16 @@ pub(crate) enum Next {
     One,
     /// Interpret as many instructions as the budget allows.
     Rest,
+    /// An instruction did not complete, for the reason in the frame.
+    Fault,
 }
 
-pub(crate) struct Translator {
+pub(crate) struct Translator<P: RamPage + 'static> {
     buffer: Buffer,
     used: usize,
+    /// What the code of the buffer points at.
+    sites: Vec<Arc<[Site<P>]>>,
     thunks: Thunks,
-    frame: Box<Frame>,
     encoder: Encoder,
     hot: u16,
     /// Blocks lead to no other block (lockstep).
@@ -99,16 +101,16 @@ fn missing() -> Option<&'static str> {
     None
 }
 
-impl Translator {
+impl<P: RamPage + 'static> Translator<P> {
     /// The error says why this host cannot have one.
     #[cfg(not(target_arch = "x86_64"))]
-    pub(crate) fn new(_alone: bool) -> Result<Translator, String> {
+    pub(crate) fn new(_alone: bool) -> Result<Translator<P>, String> {
         Err("the host's processor is no x86-64".into())
     }
 
     /// The error says why this host cannot have one.
     #[cfg(target_arch = "x86_64")]
-    pub(crate) fn new(alone: bool) -> Result<Translator, String> {
+    pub(crate) fn new(alone: bool) -> Result<Translator<P>, String> {
         if let Some(name) = missing() {
             return Err(format!("the host's processor has no {name}"));
         }
@@ -121,7 +123,7 @@ impl Translator {
             used: START,
             buffer,
             thunks,
-            frame: Box::default(),
+            sites: Vec::new(),
             encoder: Encoder::new(64),
             hot: HOT,
             alone,
@@ -137,7 +139,7 @@ impl Translator {
 
     /// The entry of a block's code, translated now when the block is hot.
     #[inline]
-    pub(crate) fn entry<P: RamPage + 'static>(
+    pub(crate) fn entry(
         &mut self,
         fast: &mut Option<Box<Fast>>,
         page: &mut CodePage<P>,
@@ -157,28 +159,9 @@ impl Translator {
         self.translate(fast, page, block, linear)
     }
 
-    /// Gives up a block that again and again leads to the interpreter after a few instructions: going back and
-    /// forth costs more than interpreting them.
-    #[inline]
-    pub(crate) fn judge<P: RamPage + 'static>(
-        &self,
-        page: &mut CodePage<P>,
-        block: Block,
-        linear: u64,
-        plan: Next,
-        done: u64,
-    ) {
-        if plan != Next::One || done >= SHORT {
-            page.forget_runs(block.number);
-        } else if page.count_run(block.number) >= SHORT_RUNS {
-            let alias = page.translations.alias(linear & !0xFFF, self.epoch);
-            alias.put(block.number, Found::Interpret);
-        }
-    }
-
     #[cold]
     #[inline(never)]
-    fn translate<P: RamPage + 'static>(
+    fn translate(
         &mut self,
         fast: &mut Option<Box<Fast>>,
         page: &mut CodePage<P>,
@@ -189,6 +172,7 @@ impl Translator {
         if self.used + LONGEST > self.buffer.size() {
             // Everything goes; pages notice by the epoch.
             self.used = START;
+            self.sites.clear();
             self.epoch += 1;
             if let Some(fast) = fast {
                 fast.renew_all();
@@ -222,11 +206,24 @@ impl Translator {
             self.alone,
         );
         let alias = page.translations.alias(linear & !0xFFF, epoch);
-        let Some(made) = made else {
+        let Some(mut made) = made else {
             alias.put(block.number, Found::Interpret);
             return None;
         };
         assert!(made.code.len() <= LONGEST);
+        if !made.sites.is_empty() {
+            let home = Arc::new(Home {
+                ram: page.ram.clone(),
+                version,
+            });
+            let site = |draft: &Draft| Site::new(home.clone(), draft.rip, draft.rest, draft.next);
+            let sites: Arc<[Site<P>]> = made.sites.iter().map(site).collect();
+            for (site, draft) in sites.iter().zip(&made.sites) {
+                let address = std::ptr::from_ref(site) as u64;
+                made.code[draft.field..draft.field + 8].copy_from_slice(&address.to_le_bytes());
+            }
+            self.sites.push(sites);
+        }
         self.buffer.write(self.used, &made.code);
         self.used = (self.used + made.code.len()).next_multiple_of(16);
         let inner = base + made.inner as u64;
@@ -235,7 +232,6 @@ impl Translator {
             count: made.count as u8,
         };
         alias.put(block.number, Found::Code { entry, inner });
-        page.forget_runs(block.number);
         let alias = page.translations.alias(linear & !0xFFF, epoch);
         if self.alone {
             return Some(entry);
@@ -257,23 +253,16 @@ impl Translator {
     }
 
     /// Runs translated code for at most `left` instructions.
-    pub(crate) fn run<P: RamPage + 'static>(
-        &mut self,
-        cpu: &mut Cpu<'_, P>,
-        entry: u64,
-        left: u64,
-    ) -> Next {
-        let (tag, rip, bits) = (cpu.tag, cpu.rip, cpu.flags.bits());
+    pub(crate) fn run(&mut self, cpu: &mut Cpu<'_, P>, entry: u64, left: u64) -> Next {
+        let (tag, rip) = (cpu.tag, cpu.rip);
         let Some(fast) = &mut cpu.tlb.fast else {
             return Next::Rest;
         };
         if self.watcher.enter(&mut fast.epoch) {
             fast.drop_writes();
         }
-        let frame = &mut *self.frame;
-        let (read, write) = fast.arrays(tag);
-        frame.read = read;
-        frame.write = write;
+        let frame = &mut cpu.frame;
+        (frame.read, frame.write) = fast.arrays(tag);
         frame.jumps = fast.jumps();
         frame.context = if self.alone {
             // No entry of the jump cache has it.
@@ -283,23 +272,23 @@ impl Translator {
             fast.add_jump(rip, context, entry);
             context
         };
-        frame.gpr.copy_from_slice(&cpu.gpr[..16]);
-        frame.fs_base = cpu.gpr[REG_SEG as usize + Seg::Fs as usize];
-        frame.gs_base = cpu.gpr[REG_SEG as usize + Seg::Gs as usize];
-        frame.flags = pack(bits);
+        frame.flags = pack(cpu.flags.bits());
         frame.budget = left as i64;
+        frame.limit = cpu.retired + left;
         frame.usable = u64::from(usable(&cpu.vcpu.regs));
-        entry::run(&self.buffer, frame, cpu, entry);
+        frame.leave = self.thunks.leave;
+        entry::run(&self.buffer, cpu, entry);
         self.watcher.leave();
-        let frame = &*self.frame;
-        cpu.gpr[..16].copy_from_slice(&frame.gpr);
+        let frame = &cpu.frame;
         cpu.flags = crate::flags::Flags::from_rflags(unpack(frame.flags));
         cpu.rip = frame.rip;
-        cpu.retired += (left as i64 - frame.budget) as u64;
+        cpu.retired = frame.limit.wrapping_sub(frame.budget as u64);
         if frame.exit == Exit::Continue as u64 {
             Next::Look
         } else if frame.exit == Exit::Interpret as u64 {
             Next::One
+        } else if frame.exit == Exit::Fault as u64 {
+            Next::Fault
         } else {
             Next::Rest
         }

@@ -14,6 +14,8 @@ pub enum Exit {
     Interpret,
     /// The budget does not suffice for the block at `rip`.
     Budget,
+    /// The instruction at `rip` did not complete, for the reason in the frame.
+    Fault,
 }
 
 /// Addresses of the fixed code.
@@ -24,6 +26,10 @@ pub struct Thunks {
     /// R15 holds the linear address; EAX is 0 afterwards when the interpreter has to take over.
     pub fill_read: u64,
     pub fill_write: u64,
+    /// RAX holds the address of the [`Site`](super::site::Site) of an instruction that the interpreter executes.
+    pub step: u64,
+    /// Leaves; `rip` and `exit` are in the frame.
+    pub leave: u64,
 }
 
 /// Host registers that a call does not keep, among those that hold guest registers.
@@ -50,8 +56,9 @@ pub fn emit(asm: &mut Asm) -> Thunks {
     }
     asm.bytes(&[0xFF, 0xE0]); // jmp rax
 
-    let leave = asm.here();
+    let with_reason = asm.here();
     asm.put(at::EXIT, RAX);
+    let leave = asm.here();
     for (host, field) in homes() {
         asm.put(field, host);
     }
@@ -65,7 +72,7 @@ pub fn emit(asm: &mut Asm) -> Thunks {
         let here = asm.here();
         asm.put(at::RIP, RAX);
         asm.mov_imm(RAX, reason as u64);
-        asm.jump(leave);
+        asm.jump(with_reason);
         here
     };
     let exits = [
@@ -78,7 +85,7 @@ pub fn emit(asm: &mut Asm) -> Thunks {
         for (host, field) in homes().filter(|(host, _)| CALLER_SAVED.contains(host)) {
             asm.put(field, host);
         }
-        asm.get(RDI, at::CPU);
+        asm.lea(RDI, Some(RBP), None, -at::BASE);
         asm.mov(RSI, R15);
         asm.alu_imm(5, 4, 8);
         asm.bytes(&[0xFF, 0x95]); // call [rbp + function]
@@ -90,9 +97,24 @@ pub fn emit(asm: &mut Asm) -> Thunks {
         asm.bytes(&[0xC3]);
         here
     };
+    let [fill_read, fill_write] = [fill(at::FILL_READ), fill(at::FILL_WRITE)];
+    let step = asm.here();
+    for (host, field) in homes() {
+        asm.put(field, host);
+    }
+    asm.lea(RDI, Some(RBP), None, -at::BASE);
+    asm.mov(RSI, RAX);
+    asm.bytes(&[0xFF, 0x95]); // call [rbp + STEP]
+    asm.bytes(&at::STEP.to_le_bytes());
+    for (host, field) in homes() {
+        asm.get(host, field);
+    }
+    asm.bytes(&[0xFF, 0xE0]); // jmp rax
     Thunks {
         exits,
-        fill_read: fill(at::FILL_READ),
-        fill_write: fill(at::FILL_WRITE),
+        fill_read,
+        fill_write,
+        step,
+        leave,
     }
 }
