@@ -239,7 +239,7 @@ impl MsrBitmap {
 }
 
 /// One virtual processor: everything that VM entry loads and VM exit saves.
-#[derive(Clone, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Vcpu {
     pub regs: Registers,
     pub controls: Controls,

@@ -126,6 +126,11 @@ impl<P: RamPage + 'static> Engine<P> {
         self.refused.as_deref()
     }
 
+    /// Instructions that translated code completed, without those that it called the interpreter for.
+    pub fn translated(&self) -> u64 {
+        self.translator.as_ref().map_or(0, |t| t.completed)
+    }
+
     /// The first difference that lockstep found: state, code, expected and got.
     pub fn difference(&self) -> Option<&str> {
         self.difference.as_deref()

@@ -193,6 +193,30 @@ impl FlatGuest {
             clock: 0,
         }
     }
+    /// Makes `copy` the same guest on pages of its own. Those that it has already keep their handles.
+    pub fn copy_to(&self, copy: &mut FlatGuest) {
+        copy.limit = self.limit;
+        copy.second_level.clone_from(&self.second_level);
+        copy.events = self.events;
+        copy.host_vector = self.host_vector;
+        copy.posted = self.posted;
+        copy.random = self.random;
+        copy.msrs.clone_from(&self.msrs);
+        copy.clock = self.clock;
+        for at in self.pages.keys() {
+            copy.pages.entry(*at).or_default();
+        }
+        let untouched = FlatPage::default();
+        for (at, other) in &copy.pages {
+            let page = self.pages.get(at).unwrap_or(&untouched);
+            for offset in (0..4096).step_by(8) {
+                let value = page.load_u64(offset);
+                if other.load_u64(offset) != value {
+                    other.store_u64(offset, value);
+                }
+            }
+        }
+    }
     fn at(&mut self, address: u64) -> Option<FlatPage> {
         let page = address & !0xFFF;
         (page < self.limit).then(|| self.pages.entry(page).or_default().clone())
@@ -334,7 +358,8 @@ pub fn long_vcpu(guest: &mut FlatGuest, tables: u64, cpl: u8) -> Vcpu {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Engine, Stop};
+    use crate::Stop;
+    use crate::side_by_side::SideBySide;
 
     #[test]
     fn an_instruction_that_is_not_implemented_raises_ud_and_without_an_idt_that_is_a_triple_fault()
@@ -343,7 +368,7 @@ mod tests {
         let mut vcpu = long_vcpu(&mut guest, 0x1000, 0);
         guest.put(0x8000, &[0x0F, 0x0B]);
         vcpu.regs.rip = 0x8000;
-        let ran = Engine::new().run(&mut vcpu, &mut guest, 100);
+        let ran = SideBySide::new().run(&mut vcpu, &mut guest, 100);
         assert_eq!(ran.stop, Stop::Exit);
         assert_eq!(vcpu.exit.basic_reason(), x86_arch::ExitReason::TRIPLE_FAULT);
     }

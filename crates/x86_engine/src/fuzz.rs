@@ -1,7 +1,7 @@
 //! What the fuzz target and the tests run: any bytes as a guest.
 
-use crate::Engine;
 use crate::flat::{FlatGuest, long_vcpu, protected_vcpu};
+use crate::side_by_side::SideBySide;
 use x86_arch::vmx::{Seg, TableRegister};
 
 const CODE: u64 = 0x8000;
@@ -11,7 +11,8 @@ const MEMORY: u64 = 0x4_0000;
 /// Runs `input` as the state and the code of a guest, and checks what must hold whatever the bytes are.
 ///
 /// # Panics
-/// When the engine overruns its budget, loses a fixed flag or reaches outside the memory of the guest.
+/// When an engine overruns its budget, loses a fixed flag or reaches outside the memory of the guest, or when two
+/// kinds of engine do not do the same.
 pub fn fuzz_code(input: &[u8]) {
     let mut bytes = input.iter().copied().chain(std::iter::repeat(0));
     let mut byte = || bytes.next().unwrap_or(0);
@@ -71,9 +72,9 @@ pub fn fuzz_code(input: &[u8]) {
     vcpu.regs.xcr0 = 7;
     guest.put(CODE, &input[input.len().min(200)..]);
     let start = vcpu.regs.rip;
-    let mut engine = Engine::new();
+    let mut engines = SideBySide::new();
     for _ in 0..8 {
-        let ran = engine.run(&mut vcpu, &mut guest, 100);
+        let ran = engines.run(&mut vcpu, &mut guest, 100);
         assert!(ran.retired <= ran.ticks, "started at {start:#x}");
         assert!(ran.ticks < 100 + 140);
     }

@@ -32,6 +32,7 @@ pub mod paging;
 pub mod platform;
 pub mod platform_cpu;
 pub mod segment;
+pub mod side_by_side;
 pub mod simd;
 pub mod tlb;
 mod translate;

@@ -3,8 +3,9 @@
 use proptest::prelude::*;
 use x86_arch::ExitReason;
 use x86_arch::vmx::Vcpu;
+use x86_engine::Stop;
 use x86_engine::flat::{FlatGuest, long_vcpu, protected_vcpu};
-use x86_engine::{Engine, Stop};
+use x86_engine::side_by_side::SideBySide;
 
 const CODE: u64 = 0x8000;
 const DATA: u64 = 0x1_0000;
@@ -39,7 +40,7 @@ fn raised(code: &[u8], change: impl Fn(&mut Vcpu)) -> Option<u8> {
     let (mut guest, mut vcpu) = guest(0);
     change(&mut vcpu);
     guest.put(CODE, code);
-    let ran = Engine::new().run(&mut vcpu, &mut guest, 1);
+    let ran = SideBySide::new().run(&mut vcpu, &mut guest, 1);
     (ran.stop == Stop::Exit).then(|| {
         assert_eq!(
             vcpu.exit.basic_reason(),
@@ -236,7 +237,7 @@ fn divide_by_zero(vcpu: &mut Vcpu) {
 fn supervisor_saves_are_for_ring_0_and_exit_for_the_bits_asked_for() {
     let (mut memory, mut vcpu) = guest(3);
     memory.put(CODE, XSAVES);
-    Engine::new().run(&mut vcpu, &mut memory, 1);
+    SideBySide::new().run(&mut vcpu, &mut memory, 1);
     assert_eq!(vcpu.exit.interruption_info as u8, GP);
 
     // SDM volume 3, 26.1.3: the AND of EDX:EAX, IA32_XSS and the XSS-exiting bitmap.
@@ -245,7 +246,7 @@ fn supervisor_saves_are_for_ring_0_and_exit_for_the_bits_asked_for() {
     vcpu.regs.gpr[0] = 0x800;
     vcpu.regs.msr.xss = 0x800;
     vcpu.controls.xss_exiting = 0x800;
-    Engine::new().run(&mut vcpu, &mut memory, 1);
+    SideBySide::new().run(&mut vcpu, &mut memory, 1);
     assert_eq!(vcpu.exit.basic_reason(), ExitReason::XSAVES_INSTRUCTION);
 }
 
@@ -263,7 +264,7 @@ fn what_xsaves_saves_xrstors_restores() {
     code.extend([0xC5, 0xFC, 0x77]); // vzeroall
     code.extend(XRSTORS);
     memory.put(CODE, &code);
-    let ran = Engine::new().run(&mut vcpu, &mut memory, 3);
+    let ran = SideBySide::new().run(&mut vcpu, &mut memory, 3);
     assert_eq!(ran.stop, Stop::Budget, "{:?}", vcpu.exit);
     assert_eq!(vcpu.regs.fpu, before);
     assert_eq!(vcpu.regs.pkru, 0x30);
@@ -286,7 +287,7 @@ fn outside_64_bit_mode_only_eight_registers_are_touched() {
     let mut code = FXSAVE.to_vec();
     code.extend([0xC5, 0xFC, 0x77]); // vzeroall
     memory.put(CODE, &code);
-    let ran = Engine::new().run(&mut vcpu, &mut memory, 2);
+    let ran = SideBySide::new().run(&mut vcpu, &mut memory, 2);
     assert_eq!(ran.stop, Stop::Budget);
     assert_eq!(memory.get_u64(DATA + 160 + 16 * 7), 5);
     assert_eq!(memory.get(DATA + 160 + 16 * 8, 16), vec![0xEE; 16]);
@@ -327,7 +328,7 @@ proptest! {
         vcpu.regs.fpu.fcw = control[1] as u16 & 0x1F7F;
         vcpu.regs.fpu.fsw = control[2] as u16 & 0x7F7F;
         vcpu.regs.fpu.ftw = (control[2] >> 16) as u8;
-        let ran = Engine::new().run(&mut vcpu, &mut memory, 4);
+        let ran = SideBySide::new().run(&mut vcpu, &mut memory, 4);
         prop_assert!(ran.retired <= 4);
     }
 }

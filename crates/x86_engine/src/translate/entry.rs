@@ -37,6 +37,8 @@ pub struct Frame {
     pub leave: u64,
     /// `Cpu::retired` when the budget will be 0.
     pub limit: u64,
+    /// Instructions that the interpreter executed for it.
+    pub stepped: u64,
     /// Why the instruction at `rip` did not complete ([`Exit::Fault`](super::thunks::Exit::Fault)).
     pub fault: Option<Fault>,
 }

@@ -87,6 +87,8 @@ pub(crate) struct Translator<P: RamPage + 'static> {
     watcher: Watcher,
     /// Counts how often everything was dropped; code pages compare.
     pub(crate) epoch: u32,
+    /// Instructions that translated code completed, without those that it called the interpreter for.
+    pub(crate) completed: u64,
 }
 
 /// What a host must offer: instructions that translation itself uses or copies without asking.
@@ -129,6 +131,7 @@ impl<P: RamPage + 'static> Translator<P> {
             alone,
             watcher: Watcher::new(),
             epoch: 1,
+            completed: 0,
         })
     }
 
@@ -254,7 +257,7 @@ impl<P: RamPage + 'static> Translator<P> {
 
     /// Runs translated code for at most `left` instructions.
     pub(crate) fn run(&mut self, cpu: &mut Cpu<'_, P>, entry: u64, left: u64) -> Next {
-        let (tag, rip) = (cpu.tag, cpu.rip);
+        let (tag, rip, before) = (cpu.tag, cpu.rip, cpu.retired);
         let Some(fast) = &mut cpu.tlb.fast else {
             return Next::Rest;
         };
@@ -275,6 +278,7 @@ impl<P: RamPage + 'static> Translator<P> {
         frame.flags = pack(cpu.flags.bits());
         frame.budget = left as i64;
         frame.limit = cpu.retired + left;
+        frame.stepped = 0;
         frame.usable = u64::from(usable(&cpu.vcpu.regs));
         frame.leave = self.thunks.leave;
         entry::run(&self.buffer, cpu, entry);
@@ -283,6 +287,7 @@ impl<P: RamPage + 'static> Translator<P> {
         cpu.flags = crate::flags::Flags::from_rflags(unpack(frame.flags));
         cpu.rip = frame.rip;
         cpu.retired = frame.limit.wrapping_sub(frame.budget as u64);
+        self.completed += cpu.retired - before - frame.stepped;
         if frame.exit == Exit::Continue as u64 {
             Next::Look
         } else if frame.exit == Exit::Interpret as u64 {

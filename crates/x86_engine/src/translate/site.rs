@@ -73,12 +73,14 @@ impl<P: RamPage + 'static> Site<P> {
             cpu.frame.fault = Some(fault);
             return leave(cpu, self.rip, Exit::Fault);
         }
+        cpu.frame.stepped += 1;
         cpu.frame.flags = pack(cpu.flags.bits());
         cpu.frame.usable = u64::from(usable(&cpu.vcpu.regs));
         let waited = cpu.waited - waited;
         cpu.frame.budget -= 1 + waited as i64;
-        cpu.frame.limit -= waited;
-        let following = page + u64::from(op.next);
+        // PAUSE may wait longer than the budget.
+        cpu.frame.limit = cpu.frame.limit.wrapping_sub(waited);
+        let following = page.wrapping_add(u64::from(op.next));
         let rip = match op.flags & (BRANCH | SOLO) {
             0 => following,
             _ => cpu.next_rip,

@@ -3,8 +3,8 @@
 use super::{CODE, GDT, STACK, STACK0, TSS, guest};
 use x86_arch::ExitReason;
 use x86_arch::vmx::{Seg, Segment, TableRegister, Vcpu};
-use x86_engine::Engine;
 use x86_engine::flat::{FlatGuest, protected_vcpu};
+use x86_engine::side_by_side::SideBySide;
 
 /// Where gates lead: a CPUID, which exits.
 const TARGET: u64 = 0xC000;
@@ -23,7 +23,7 @@ fn outcome(guest: &mut FlatGuest, vcpu: &mut Vcpu) -> Result<(), (u32, u32)> {
     guest.put(TARGET, &[0x0F, 0xA2]);
     vcpu.controls.exception_bitmap = u32::MAX;
     let before = vcpu.regs.clone();
-    Engine::new().run(vcpu, guest, 10);
+    SideBySide::new().run(vcpu, guest, 10);
     if vcpu.exit.basic_reason() == ExitReason::CPUID_INSTRUCTION {
         assert_eq!(vcpu.regs.rip, TARGET);
         return Ok(());
@@ -69,7 +69,7 @@ fn a_64_bit_gate_from_ring_3_switches_to_the_ring_0_stack() {
     g.put(TARGET, &[0x48, 0xCB]);
     g.put(CODE + 7, &[0x0F, 0xA2]);
     v.regs.rip = TARGET;
-    Engine::new().run(&mut v, &mut g, 10);
+    SideBySide::new().run(&mut v, &mut g, 10);
     assert_eq!(v.exit.basic_reason(), ExitReason::CPUID_INSTRUCTION);
     assert_eq!((v.regs.rip, v.regs.gpr[4]), (CODE + 7, STACK));
     assert_eq!(v.regs.segments[Seg::Cs as usize].selector, 0x2B);

@@ -2,8 +2,9 @@
 
 use x86_arch::vmx::{Seg, Segment, TableRegister, Vcpu};
 use x86_arch::{EptFault, EptPermissions, ExitReason};
+use x86_engine::Stop;
 use x86_engine::flat::{FlatGuest, long_vcpu, protected_vcpu};
-use x86_engine::{Engine, Stop};
+use x86_engine::side_by_side::SideBySide;
 
 mod gates;
 mod paging;
@@ -68,7 +69,7 @@ fn guest(cpl: u8) -> (FlatGuest, Vcpu) {
 
 fn run(guest: &mut FlatGuest, vcpu: &mut Vcpu, code: &[u8]) -> ExitReason {
     guest.put(CODE, code);
-    let ran = Engine::new().run(vcpu, guest, 10_000);
+    let ran = SideBySide::new().run(vcpu, guest, 10_000);
     assert_eq!(ran.stop, Stop::Exit, "RIP {:#x}", vcpu.regs.rip);
     vcpu.exit.basic_reason()
 }
@@ -377,7 +378,7 @@ fn the_budget_is_exact() {
     for budget in 1..20 {
         let (mut g, mut v) = guest(0);
         g.put(CODE, &[0x48, 0xFF, 0xC0, 0xEB, 0xFB]); // inc rax; jmp back
-        let ran = Engine::new().run(&mut v, &mut g, budget);
+        let ran = SideBySide::new().run(&mut v, &mut g, budget);
         assert_eq!((ran.stop, ran.retired), (Stop::Budget, budget));
         assert_eq!(v.regs.gpr[0], budget.div_ceil(2));
     }
@@ -410,7 +411,7 @@ fn a_td_gets_from_its_first_instruction_in_protected_mode_to_64_bit_code() {
     code.extend([8, 0]); // jmp 8:target
     code.extend([0x48, 0xB8, 1, 2, 3, 4, 5, 6, 7, 8, 0xF4]); // mov rax, imm64; hlt
     g.put(CODE, &code);
-    let ran = Engine::new().run(&mut v, &mut g, 1000);
+    let ran = SideBySide::new().run(&mut v, &mut g, 1000);
     assert_eq!(ran.stop, Stop::Exit);
     assert_eq!(
         v.exit.basic_reason(),

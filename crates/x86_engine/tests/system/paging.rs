@@ -4,8 +4,8 @@
 use super::CODE;
 use x86_arch::ExitReason;
 use x86_arch::vmx::Vcpu;
-use x86_engine::Engine;
 use x86_engine::flat::{FlatGuest, long_vcpu, protected_vcpu};
+use x86_engine::side_by_side::SideBySide;
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Mode {
@@ -191,7 +191,7 @@ fn leaf(guest: &mut FlatGuest, c: &Case) -> u64 {
 
 fn check(c: &Case) {
     let (mut guest, mut vcpu) = set_up(c);
-    Engine::new().run(&mut vcpu, &mut guest, 100);
+    SideBySide::new().run(&mut vcpu, &mut guest, 100);
     let exit = vcpu.exit;
     let what = c.what;
     let before = *c.entries.last().expect("an entry");
@@ -315,7 +315,7 @@ fn an_address_of_57_bits_is_canonical_with_la57_alone() {
             ..case("", mode, &[0], 'r', Err(0))
         };
         let (mut guest, mut vcpu) = set_up(&c);
-        Engine::new().run(&mut vcpu, &mut guest, 100);
+        SideBySide::new().run(&mut vcpu, &mut guest, 100);
         // Bit 55 is within 57 bits, beyond 48.
         assert_eq!(vcpu.exit.interruption_info & 0xFF, vector, "{mode:?}");
     }
@@ -324,7 +324,7 @@ fn an_address_of_57_bits_is_canonical_with_la57_alone() {
         ..case("", Levels5, &[0], 'r', Err(0))
     };
     let (mut guest, mut vcpu) = set_up(&c);
-    Engine::new().run(&mut vcpu, &mut guest, 100);
+    SideBySide::new().run(&mut vcpu, &mut guest, 100);
     assert_eq!(vcpu.exit.interruption_info & 0xFF, 13);
 }
 
@@ -367,7 +367,7 @@ fn protection_keys() {
 fn ends(guest: &mut FlatGuest, vcpu: &mut Vcpu, code: &[u8]) -> Result<(), u32> {
     guest.put(CODE, code);
     vcpu.regs.rip = CODE;
-    Engine::new().run(vcpu, guest, 100);
+    SideBySide::new().run(vcpu, guest, 100);
     if vcpu.exit.basic_reason() == ExitReason::CPUID_INSTRUCTION {
         return Ok(());
     }

@@ -2,7 +2,8 @@
 
 use super::{CODE, guest};
 use x86_arch::ExitReason;
-use x86_engine::{Engine, Stop};
+use x86_engine::Stop;
+use x86_engine::side_by_side::SideBySide;
 
 const SECONDARY: u32 = 1 << 31;
 const PAUSE_LOOP: u32 = 1 << 10;
@@ -15,7 +16,7 @@ fn ticks(cpl: u8, primary: u32, secondary: u32, gap: u32, window: u32) -> Option
     v.controls.ple_gap = gap;
     v.controls.ple_window = window;
     g.put(CODE, &[0xF3, 0x90, 0xEB, 0xFC]);
-    let ran = Engine::new().run(&mut v, &mut g, 10_000);
+    let ran = SideBySide::new().run(&mut v, &mut g, 10_000);
     if ran.stop == Stop::Budget {
         return None;
     }
