@@ -4,7 +4,7 @@ use coco_regs::tdx::TdvmcallMask;
 use coco_regs::{Exit, ExitKind, ExitWords, GprFile, XmmFile};
 use tdx_abi::Status;
 
-use crate::{LastExit, NoSeam, TdvprAndFlags};
+use crate::{LastExit, TdvprAndFlags};
 
 /// One vCPU's side of TDH.VP.ENTER: made once, used for every entry.
 ///
@@ -140,17 +140,19 @@ impl<'a> VpEntry<'a> {
     }
 
     /// Sorts RAX of the machine code, which settled everything but statuses with bits in their upper half.
+    #[cfg(all(target_arch = "x86_64", not(any(windows, target_vendor = "apple"))))]
     #[inline]
-    pub(crate) fn settle(&mut self, rax: u64) -> Result<Status, NoSeam> {
+    pub(crate) fn settle(&mut self, rax: u64) -> Result<Status, crate::NoSeam> {
         if rax >> 32 == 0 {
             return Ok(Status(rax));
         }
         self.settle_rare(rax)
     }
 
+    #[cfg(all(target_arch = "x86_64", not(any(windows, target_vendor = "apple"))))]
     #[cold]
-    fn settle_rare(&mut self, rax: u64) -> Result<Status, NoSeam> {
-        let status = NoSeam::sort(rax).inspect_err(|why| self.words.rax = why.status())?;
+    fn settle_rare(&mut self, rax: u64) -> Result<Status, crate::NoSeam> {
+        let status = crate::NoSeam::sort(rax).inspect_err(|why| self.words.rax = why.status())?;
         if ExitWords::kind_of(status) == ExitKind::Asynchronous {
             self.owed = 0;
         }

@@ -161,7 +161,7 @@ pub fn translate(
         rip: source.page + source.offset as u64,
         done: 0,
         side_exits: 0,
-        vectors: std::is_x86_feature_detected!("avx2"),
+        vectors: host_has!("avx2"),
         loaded: 0,
         dirty: 0,
         checked: 0,

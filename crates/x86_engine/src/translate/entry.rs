@@ -102,13 +102,13 @@ pub(super) fn run<P: RamPage + 'static>(buffer: &Buffer, cpu: &mut Cpu<'_, P>, c
     // guest's vector registers, the tables named by the frame, and RAM through the mirror's entries, each of which is
     // backed by a page handle in `cpu.tlb`; `cpu` is used by nobody else meanwhile, and only in `fill` and `step`.
     let enter =
-        unsafe { std::mem::transmute::<u64, extern "sysv64" fn(*mut u8, u64)>(buffer.address(0)) };
+        unsafe { std::mem::transmute::<u64, extern "C" fn(*mut u8, u64)>(buffer.address(0)) };
     let base = std::ptr::from_mut(cpu).cast::<u8>();
     enter(base.wrapping_add(at::BASE as usize), code);
 }
 
 /// A miss in the mirror: 1 when the access is to be tried again, 0 when the interpreter has to execute it.
-extern "sysv64" fn fill<P: RamPage + 'static, const WRITE: bool>(
+extern "C" fn fill<P: RamPage + 'static, const WRITE: bool>(
     cpu: *mut Cpu<'_, P>,
     linear: u64,
 ) -> u64 {
@@ -120,7 +120,7 @@ extern "sysv64" fn fill<P: RamPage + 'static, const WRITE: bool>(
 }
 
 /// An instruction that the interpreter executes: the address of the code that goes on.
-extern "sysv64" fn step<P: RamPage + 'static>(cpu: *mut Cpu<'_, P>, site: *const Site<P>) -> u64 {
+extern "C" fn step<P: RamPage + 'static>(cpu: *mut Cpu<'_, P>, site: *const Site<P>) -> u64 {
     // SAFETY: `cpu` as in `fill`. The block's code holds the address of its site, which `Translator` keeps at its place
     // until it gives up all code.
     let (cpu, site) = unsafe { (&mut *cpu, &*site) };

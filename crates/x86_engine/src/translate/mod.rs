@@ -3,6 +3,17 @@
 //! [`block`] makes the code of one block, [`select`] that of its instructions; [`fast`] is what such code reads,
 //! [`entry`] how it is run, [`thunks`] what is fixed, [`buffer`] where all of it lies.
 
+/// Whether the host's processor has a feature of x86-64 processors.
+macro_rules! host_has {
+    ($name:tt) => {{
+        #[cfg(target_arch = "x86_64")]
+        let has = std::is_x86_feature_detected!($name);
+        #[cfg(not(target_arch = "x86_64"))]
+        let has = false;
+        has
+    }};
+}
+
 mod asm;
 mod block;
 mod buffer;
@@ -91,12 +102,15 @@ pub(crate) struct Translator<P: RamPage + 'static> {
     pub(crate) completed: u64,
 }
 
-/// What a host must offer: instructions that translation itself uses or copies without asking.
-#[cfg(target_arch = "x86_64")]
-fn missing() -> Option<&'static str> {
+/// What keeps this host from having a translator: it must have the instructions that translation itself uses or copies
+/// without asking.
+fn missing() -> Option<String> {
+    if !cfg!(target_arch = "x86_64") {
+        return Some("the host's processor is no x86-64".into());
+    }
     macro_rules! first_missing {
         ($($name:tt)*) => {
-            $(if !std::is_x86_feature_detected!($name) { return Some($name); })*
+            $(if !host_has!($name) { return Some(format!("the host's processor has no {}", $name)); })*
         };
     }
     first_missing!("bmi1" "bmi2" "lzcnt" "popcnt" "movbe" "cmpxchg16b" "ssse3" "sse4.1" "sse4.2");
@@ -105,16 +119,9 @@ fn missing() -> Option<&'static str> {
 
 impl<P: RamPage + 'static> Translator<P> {
     /// The error says why this host cannot have one.
-    #[cfg(not(target_arch = "x86_64"))]
-    pub(crate) fn new(_alone: bool) -> Result<Translator<P>, String> {
-        Err("the host's processor is no x86-64".into())
-    }
-
-    /// The error says why this host cannot have one.
-    #[cfg(target_arch = "x86_64")]
     pub(crate) fn new(alone: bool) -> Result<Translator<P>, String> {
-        if let Some(name) = missing() {
-            return Err(format!("the host's processor has no {name}"));
+        if let Some(why) = missing() {
+            return Err(why);
         }
         let mut buffer = Buffer::new(BUFFER)?;
         let mut asm = Asm::new(buffer.address(0));

@@ -42,7 +42,8 @@ fn homes() -> impl Iterator<Item = (u8, i32)> {
         .filter_map(|(guest, host)| Some((host?, at::gpr(guest as u8))))
 }
 
-/// Writes the fixed code, which begins with the entry sequence: `extern "sysv64" fn(frame, code)`.
+/// Writes the fixed code, which begins with the entry sequence: `extern "C" fn(frame, code)`. Calls follow the System V
+/// ABI, which is C's on x86-64 Linux; by its own name no other processor's compiler knows it.
 pub fn emit(asm: &mut Asm) -> Thunks {
     asm.bytes(&[0x50 | RBX, 0x50 | RBP]);
     for register in R12..=R15 {

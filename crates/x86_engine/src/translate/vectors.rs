@@ -305,7 +305,7 @@ fn host_has(insn: &Instruction) -> bool {
             match $feature {
                 // Of every x86-64 processor.
                 CpuidFeature::SSE | CpuidFeature::SSE2 => true,
-                $(CpuidFeature::$known => std::is_x86_feature_detected!($name),)*
+                $(CpuidFeature::$known => host_has!($name),)*
                 _ => false,
             }
         };
