@@ -3,15 +3,16 @@
 use std::io;
 
 use iced_x86::{Code, Instruction};
+use x86_engine::EngineKind;
 
-use crate::compare::{End, differences, engine_end, native_end};
+use crate::compare::{End, differences, engine_end, native_end, unlike};
 use crate::engine::Guest;
 use crate::form::{self, Encoded};
 use crate::minimize;
 use crate::native::Native;
 use crate::random::Random;
 use crate::record;
-use crate::state::Case;
+use crate::state::{Case, Outcome};
 use crate::values;
 use crate::vendor::{self, Tolerance};
 
@@ -25,6 +26,8 @@ pub struct FormResult {
     pub engine_lacks: u64,
     /// Cases in which both raised #UD.
     pub both_lack: u64,
+    /// Cases that completed in translated code.
+    pub translated: u64,
     /// Cases that differ, and the first of them in words.
     pub differ: u64,
     pub first: Option<String>,
@@ -56,16 +59,26 @@ impl FormResult {
 pub struct Campaign {
     native: Native,
     guest: Guest,
+    /// The same guest with the other kinds of engine, as far as the host has them.
+    others: Vec<Guest>,
 }
 
 impl Campaign {
     /// # Errors
     /// The native runner's pages cannot be mapped.
     pub fn new() -> io::Result<Self> {
+        let others = [EngineKind::Translator, EngineKind::Lockstep].map(Guest::with);
+        let others = others.into_iter().filter(|guest| guest.refused().is_none());
         Ok(Self {
             native: Native::new()?,
             guest: Guest::new(),
+            others: others.collect(),
         })
+    }
+
+    /// Whether the host can translate.
+    pub fn translates(&self) -> bool {
+        !self.others.is_empty()
     }
 
     /// Runs `count` cases of `code`. The cases depend on the seed and the form only.
@@ -95,7 +108,10 @@ impl Campaign {
             (true, true) => result.both_lack += 1,
             _ => {}
         }
-        let found = differences(&encoded.instruction, case, &native, &engine);
+        let before = self.others.first().map_or(0, Guest::translated);
+        let mut found = differences(&encoded.instruction, case, &native, &engine);
+        found.extend(self.others_unlike(case, &engine));
+        result.translated += self.others.first().map_or(0, Guest::translated) - before;
         if found.is_empty() {
             return;
         }
@@ -104,7 +120,8 @@ impl Campaign {
             let small = minimize::minimize(case, |c| self.differs(&encoded.instruction, c));
             let native = self.native.run(&small);
             let engine = self.guest.run(&small);
-            let found = differences(&encoded.instruction, &small, &native, &engine);
+            let mut found = differences(&encoded.instruction, &small, &native, &engine);
+            found.extend(self.others_unlike(&small, &engine));
             let line = record::line(&small, &native);
             result.first = Some(format!("{line}\n    {}", found.join("\n    ")));
         }
@@ -140,5 +157,17 @@ impl Campaign {
         let native = self.native.run(case);
         let engine = self.guest.run(case);
         !differences(instruction, case, &native, &engine).is_empty()
+            || !self.others_unlike(case, &engine).is_empty()
+    }
+
+    /// What the other kinds of engine make of the case, where it is not exactly what the interpreter made of it.
+    fn others_unlike(&mut self, case: &Case, interpreter: &Outcome) -> Vec<String> {
+        let others = self.others.iter_mut();
+        others
+            .filter_map(|guest| {
+                let lines = unlike(interpreter, &guest.run(case));
+                (!lines.is_empty()).then(|| format!("{}: {}", guest.kind(), lines.join("; ")))
+            })
+            .collect()
     }
 }

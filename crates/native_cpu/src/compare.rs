@@ -80,6 +80,37 @@ fn rflags_mask(instruction: &Instruction) -> u64 {
             | bit(Bits::PF, 4))
 }
 
+/// Where two kinds of engine did not do exactly the same, flags that the manual leaves undefined included.
+pub fn unlike(interpreter: &Outcome, other: &Outcome) -> Vec<String> {
+    if interpreter == other {
+        return Vec::new();
+    }
+    let (a, b) = (&interpreter.state, &other.state);
+    let mut found = Vec::new();
+    for (n, name) in NAMES.iter().enumerate() {
+        if a.gpr[n] != b.gpr[n] {
+            found.push(format!("{name} {:#x} and {:#x}", a.gpr[n], b.gpr[n]));
+        }
+    }
+    for (name, a, b) in [("rip", a.rip, b.rip), ("rflags", a.rflags, b.rflags)] {
+        if a != b {
+            found.push(format!("{name} {a:#x} and {b:#x}"));
+        }
+    }
+    if a.fpu != b.fpu {
+        found.push(format!("{:x?} and {:x?}", a.fpu, b.fpu));
+    }
+    if interpreter.exception != other.exception {
+        let (a, b) = (interpreter.exception, other.exception);
+        found.push(format!("{a:x?} and {b:x?}"));
+    }
+    let bytes = interpreter.memory.iter().zip(other.memory.iter());
+    for (at, (a, b)) in bytes.enumerate().filter(|(_, (a, b))| a != b) {
+        found.push(format!("memory[{at:#x}] {a:#x} and {b:#x}"));
+    }
+    found
+}
+
 /// Every difference, or nothing.
 pub fn differences(
     instruction: &Instruction,

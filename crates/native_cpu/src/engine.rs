@@ -3,7 +3,7 @@
 use x86_arch::RamPage;
 use x86_arch::vmx::Vcpu;
 use x86_engine::flat::{FlatGuest, FlatPage, long_vcpu};
-use x86_engine::{Engine, Stop};
+use x86_engine::{Engine, EngineKind, Stop};
 
 use crate::state::{CODE, CODE_OFFSET, Case, DATA, DATA_LEN, Exception, Outcome, State};
 
@@ -11,6 +11,8 @@ use crate::state::{CODE, CODE_OFFSET, Case, DATA, DATA_LEN, Exception, Outcome, 
 const TABLES: u64 = 0x1_0000;
 const USER: u64 = 7;
 const NO_EXECUTE: u64 = 1 << 63;
+/// No opcode in 64-bit mode: behind the instruction it makes a translated block of the instruction alone.
+const INVALID: u8 = 0x06;
 
 pub struct Guest {
     engine: Engine<FlatPage>,
@@ -25,7 +27,15 @@ impl Default for Guest {
 }
 
 impl Guest {
+    /// With the interpreter.
     pub fn new() -> Self {
+        Self::with(EngineKind::Interpreter)
+    }
+
+    /// With an engine of this kind, which translates everything; [`Guest::refused`] says why it does not.
+    pub fn with(kind: EngineKind) -> Self {
+        let mut engine = Engine::with(kind);
+        engine.translate_after(0);
         let mut guest = FlatGuest::new(1 << 30);
         let mut vcpu = long_vcpu(&mut guest, TABLES, 3);
         let table = |n: u64| TABLES + n * 0x1000;
@@ -40,15 +50,34 @@ impl Guest {
         // Every exception exits.
         vcpu.controls.exception_bitmap = u32::MAX;
         Self {
-            engine: Engine::new(),
+            engine,
             guest,
             vcpu,
         }
     }
 
+    pub fn kind(&self) -> EngineKind {
+        self.engine.kind()
+    }
+
+    /// Why the host translates nothing.
+    pub fn refused(&self) -> Option<&str> {
+        self.engine.refused()
+    }
+
+    /// Instructions that translated code completed.
+    pub fn translated(&self) -> u64 {
+        self.engine.translated()
+    }
+
+    /// # Panics
+    /// When lockstep finds a difference.
     pub fn run(&mut self, case: &Case) -> Outcome {
-        self.guest.put(CODE, &[0xCC; 0x1000]);
-        self.guest.put(CODE + CODE_OFFSET as u64, &case.bytes);
+        let mut code = [0xCC; 0x1000];
+        let after = CODE_OFFSET + case.bytes.len();
+        code[CODE_OFFSET..after].copy_from_slice(&case.bytes);
+        code[after] = INVALID;
+        self.guest.put(CODE, &code);
         self.guest.put(DATA, &case.memory[..]);
         let regs = &mut self.vcpu.regs;
         regs.gpr = case.state.gpr;
@@ -58,6 +87,9 @@ impl Guest {
         regs.interruptibility = 0;
         regs.pending_debug = 0;
         let ran = self.engine.run(&mut self.vcpu, &mut self.guest, 1);
+        if let Some(difference) = self.engine.difference() {
+            panic!("{difference}");
+        }
         let exit = &self.vcpu.exit;
         let exception = (ran.stop == Stop::Exit).then_some(match exit.interruption_info {
             info if info & 1 << 31 != 0 => Exception {

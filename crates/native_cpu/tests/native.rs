@@ -59,6 +59,11 @@ fn every_form_does_what_the_hosts_processor_does() {
         results.len()
     );
     assert!(compared > 1200, "only {compared} forms were compared");
+    if campaign.translates() {
+        let translated = results.iter().filter(|(_, r)| r.translated > 0).count();
+        println!("{translated} of them in translated code too");
+        assert!(translated > 500, "only {translated} forms were translated");
+    }
 
     // The table in the documentation is that of its own host.
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/engine-coverage.md");
