@@ -135,7 +135,15 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
         self.watch(linear, 16, Access::Write);
         match self.place(linear, Access::Write, Actor::Current)? {
             Place::Ram(page) => {
-                Ok(page.compare_exchange_u128((linear & 0xFFF) as usize, expected, new))
+                let offset = (linear & 0xFFF) as usize;
+                if let Some(rehearsal) = &mut self.rehearsal {
+                    let mut now = [0; 16];
+                    page.read(offset, &mut now);
+                    if now == expected.to_le_bytes() {
+                        rehearsal.note(&page, offset, &new.to_le_bytes());
+                    }
+                }
+                Ok(page.compare_exchange_u128(offset, expected, new))
             }
             Place::Slow(page) => {
                 let mut bytes = [0; 16];

@@ -1,6 +1,8 @@
 //! Translated code does what the interpreter does: registers, flags, memory, faults and instruction counts.
 
 mod instructions;
+#[path = "instructions/integer.rs"]
+mod integer;
 
 use instructions::{DATA, MEMORY, fill, likely, state};
 use proptest::prelude::*;
@@ -49,6 +51,23 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn straight_code_of_rarer_integer_forms(
+        code in prop::collection::vec(prop_oneof![3 => integer::rarer(), 1 => likely()], 1..10),
+        registers in any::<[u64; 16]>(),
+        rflags in any::<u64>(),
+        in_data in any::<u16>(),
+    ) {
+        let mut code: Vec<u8> = code.concat();
+        // HLT exits.
+        code.push(0xF4);
+        run(&code, |guest| state(guest, registers, rflags, in_data), &[64])?;
+    }
+}
+
 // Random code in a loop: `top: …; dec r8d; jnz top`, whose registers the body may spoil.
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
@@ -81,6 +100,19 @@ proptest! {
 fn both(code: &[u8], start: impl Fn(&mut FlatGuest) -> Vcpu, budget: u64) -> (Vcpu, u64) {
     let (retired, vcpu) = run(code, start, &[budget]).expect("the engines agree");
     (vcpu, retired)
+}
+
+#[test]
+fn an_accumulator_compared_with_its_own_second_byte_is_exchanged() {
+    // mov al, ah; cmpxchg ah, cl; hlt, and the same with mov al, cl before.
+    for (first, ah) in [([0x88, 0xE0], 0x77), ([0x88, 0xC8], 0x12)] {
+        let code = [first[0], first[1], 0x0F, 0xB0, 0xCC, 0xF4];
+        let mut registers = [0; 16];
+        registers[0] = 0xABCD_1234;
+        registers[1] = 0x77;
+        let (vcpu, _) = both(&code, |guest| state(guest, registers, 0, 0), 10);
+        assert_eq!(vcpu.regs.gpr[0], 0xABCD_0012 | ah << 8);
+    }
 }
 
 #[test]

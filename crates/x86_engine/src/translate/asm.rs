@@ -22,6 +22,7 @@ pub const R15: u8 = 15;
 pub const NOT_BELOW: u8 = 3;
 pub const EQUAL: u8 = 4;
 pub const NOT_EQUAL: u8 = 5;
+pub const NOT_ABOVE: u8 = 6;
 pub const ABOVE: u8 = 7;
 pub const SIGN: u8 = 8;
 
@@ -94,6 +95,34 @@ impl Asm {
         if to != from {
             self.op_registers(0x89, to, from);
         }
+    }
+    /// `rorx to, from, bits`: no flags.
+    pub fn rotate_right(&mut self, to: u8, from: u8, bits: u8) {
+        let extensions = (!to >> 3 & 1) << 7 | (!from >> 3 & 1) << 5;
+        let operands = 0xC0 | (to & 7) << 3 | from & 7;
+        self.bytes(&[0xC4, extensions | 0x43, 0xFB, 0xF0, operands, bits]);
+    }
+    /// `mov r32, r32` of one register: clears the upper half.
+    pub fn cut(&mut self, register: u8) {
+        let rex = 0x40 | (register >> 3) << 2 | register >> 3;
+        let operands = 0xC0 | (register & 7) << 3 | register & 7;
+        self.bytes(&[rex, 0x89, operands]);
+    }
+    /// A register's low 2, 4 or 8 bytes with their sign.
+    pub fn sign_extend(&mut self, to: u8, from: u8, size: usize) {
+        match size {
+            2 => {
+                self.rex_w(to, 0, from);
+                self.bytes(&[0x0F, 0xBF, 0xC0 | (to & 7) << 3 | from & 7]);
+            }
+            4 => self.op_registers(0x63, from, to),
+            _ => self.mov(to, from),
+        }
+    }
+    /// The low byte of a register.
+    pub fn mov_byte(&mut self, to: u8, from: u8) {
+        let rex = 0x40 | (from >> 3) << 2 | to >> 3;
+        self.bytes(&[rex, 0x88, 0xC0 | (from & 7) << 3 | to & 7]);
     }
     pub fn load(&mut self, to: u8, base: u8, displacement: i32) {
         self.op_memory(0x8B, to, base, displacement);

@@ -3,6 +3,7 @@
 //! Between blocks the guest's arithmetic flags are in the frame, always exact. Inside a block they stay in the
 //! host's flags until something needs those for itself (a TLB check, the end of the block).
 
+use crate::operand::gpr_of;
 use crate::translate::asm::{ABOVE, Asm, EQUAL, Forward, NOT_EQUAL, R15, RAX, RBP, SIGN};
 use crate::translate::entry::at;
 use crate::translate::fast::jump_index;
@@ -275,6 +276,15 @@ fn decode(source: &Source<'_>) -> Vec<Instruction> {
     insns
 }
 
+/// Whether the memory operand's address is cut to 32 bits.
+fn has_narrow_address(insn: &Instruction) -> bool {
+    let (base, index) = (insn.memory_base(), insn.memory_index());
+    base == Register::EIP
+        || base.is_gpr32()
+        || index.is_gpr32()
+        || base == Register::None && index == Register::None && insn.memory_displ_size() == 4
+}
+
 impl Builder<'_> {
     /// The block begins with a look whether the page still has the bytes that were translated.
     fn version_check(&mut self, source: &Source<'_>) {
@@ -435,48 +445,46 @@ impl Builder<'_> {
 
     /// The linear address of the memory operand in R15. RAX may be lost, and so may be the host's flags.
     fn linear(&mut self, insn: &Instruction) -> Done {
-        let segment = match insn.memory_segment() {
-            Register::FS => Some(at::FS_BASE),
-            Register::GS => Some(at::GS_BASE),
-            _ => None,
-        };
         self.effective(insn, R15)?;
-        if let Some(field) = segment {
-            self.asm.op_memory(0x03, R15, RBP, field);
-        }
+        self.add_segment(insn);
         Ok(())
+    }
+
+    /// Adds the segment's base to R15. The host's flags are lost.
+    pub fn add_segment(&mut self, insn: &Instruction) {
+        match insn.memory_segment() {
+            Register::FS => self.asm.op_memory(0x03, R15, RBP, at::FS_BASE),
+            Register::GS => self.asm.op_memory(0x03, R15, RBP, at::GS_BASE),
+            _ => {}
+        }
     }
 
     /// The effective address in `to`, which is R15 or a register that the address does not use. Flags stay.
     pub fn effective(&mut self, insn: &Instruction, to: u8) -> Done {
         if insn.is_ip_rel_memory_operand() {
-            if insn.memory_base() != Register::RIP {
-                return Err(Unsupported);
-            }
             self.asm.mov_imm(to, insn.ip_rel_memory_address());
             return Ok(());
         }
         let (base, index) = (insn.memory_base(), insn.memory_index());
-        let displacement = insn.memory_displacement64();
+        let narrow = has_narrow_address(insn);
         let guest = |register: Register| match register {
             Register::None => Ok(None),
-            _ if register.is_gpr64() => Ok(Some(register.number() as u8)),
+            _ if register.is_gpr64() || register.is_gpr32() => Ok(Some(gpr_of(register).0)),
             _ => Err(Unsupported),
         };
         let (base, index) = (guest(base)?, guest(index)?);
+        let displacement = insn.memory_displacement64();
         if base.is_none() && index.is_none() {
             if insn.memory_displ_size() < 4 {
-                return Err(Unsupported);
-            }
-            // A 32-bit address size would cut it.
-            if insn.memory_displ_size() == 4 {
                 return Err(Unsupported);
             }
             self.asm.mov_imm(to, displacement);
             return Ok(());
         }
-        let Ok(displacement) = i32::try_from(displacement as i64) else {
-            return Err(Unsupported);
+        let displacement = if narrow {
+            displacement as i32
+        } else {
+            i32::try_from(displacement as i64).map_err(|_| Unsupported)?
         };
         let base = base.map(|base| self.value(base, R15));
         let spare = if base == Some(R15) { RAX } else { R15 };
@@ -485,6 +493,9 @@ impl Builder<'_> {
             (self.value(index, spare), scale)
         });
         self.asm.lea(to, base, index, displacement);
+        if narrow {
+            self.asm.cut(to);
+        }
         Ok(())
     }
 
@@ -493,6 +504,31 @@ impl Builder<'_> {
         self.lose_flags();
         let retry = self.asm.here();
         self.linear(insn)?;
+        self.check(retry, write, size);
+        Ok(())
+    }
+
+    /// The same for the unit of `size` bytes that holds the bit whose number, from the operand's first bit, is in a guest
+    /// register.
+    pub fn bit_operand(
+        &mut self,
+        insn: &Instruction,
+        number: u8,
+        write: bool,
+        size: usize,
+    ) -> Done {
+        self.lose_flags();
+        let retry = self.asm.here();
+        self.effective(insn, R15)?;
+        let host = self.value(number, RAX);
+        self.asm.sign_extend(RAX, host, size);
+        let scale = size.trailing_zeros() as u8;
+        self.asm.bytes(&[0x48, 0xC1, 0xF8, 3 + scale]); // sar rax, log2 of the unit's bits
+        self.asm.lea(R15, Some(R15), Some((RAX, scale)), 0);
+        if has_narrow_address(insn) {
+            self.asm.cut(R15);
+        }
+        self.add_segment(insn);
         self.check(retry, write, size);
         Ok(())
     }

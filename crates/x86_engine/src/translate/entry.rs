@@ -21,7 +21,7 @@ pub struct Frame {
     pub jumps: u64,
     pub context: u64,
     /// Values that survive a second TLB check.
-    pub spare: [u64; 2],
+    pub spare: [u64; 3],
     /// Where the guest goes on.
     pub rip: u64,
     /// An [`Exit`](super::thunks::Exit).

@@ -13,12 +13,12 @@ use crate::operand::gpr_of;
 use crate::translate::asm::R15;
 use crate::translate::block::{Builder, Step, Unsupported};
 use crate::translate::vectors;
-use arithmetic::{compare_exchange, convert, count, divide, lea, multiply, product_flags};
-use branch::{conditional_branch, transfer};
+use arithmetic::*;
+use branch::{conditional_branch, counted_branch, transfer};
 use copy::copy;
 pub use copy::{emit, part, point_at_r15};
 use iced_x86::{Code, Instruction, Mnemonic, OpKind};
-use shift::{double_shift, shift};
+use shift::{double_shift, rotate_through_carry, shift};
 use stack::{leave, pop, push};
 
 /// How an instruction deals with the arithmetic flags.
@@ -41,7 +41,15 @@ fn flags_of(insn: &Instruction) -> Option<Flags> {
     use Mnemonic::*;
     Some(match insn.mnemonic() {
         Add | Sub | And | Or | Xor | Cmp | Test | Neg | Xadd => Flags::Writes,
-        Adc | Sbb | Inc | Dec | Bt | Bts | Btr | Btc | Rol | Ror => Flags::Changes,
+        Bt | Bts | Btr | Btc
+            if insn.op_kind(0) == OpKind::Memory && insn.op_kind(1) == OpKind::Register =>
+        {
+            return None;
+        }
+        Adc | Sbb | Inc | Dec | Bt | Bts | Btr | Btc | Rol | Ror | Clc | Stc | Cmc => {
+            Flags::Changes
+        }
+        Adcx | Adox if std::is_x86_feature_detected!("adx") => Flags::Changes,
         // What the others do to OF is up to the processor.
         Rcl | Rcr if operand_size(insn, 0) >= 4 => Flags::Changes,
         Mov | Movzx | Movsx | Movsxd | Movnti | Not | Xchg | Bswap | Movbe | Rorx | Sarx | Shlx
@@ -108,13 +116,26 @@ pub fn instruction(
             emit(b, insn)?;
             return Ok(Step::Next);
         }
+        Rcl | Rcr => return rotate_through_carry(b, insn),
         Shld | Shrd => return double_shift(b, insn, rest),
         Div => return divide(b, insn),
-        Nop | Endbr64 | Endbr32 | Prefetch | Prefetchw | Prefetchnta | Prefetcht0 | Prefetcht1
-        | Prefetcht2 => return Ok(Step::Next),
+        Idiv => return divide_signed(b, insn),
+        Nop | Endbr64 | Endbr32 | Prefetch | Prefetchw | Prefetchwt1 | Prefetchnta | Prefetcht0
+        | Prefetcht1 | Prefetcht2 | Cldemote | Reservednop => return Ok(Step::Next),
+        // They check the address as a load of one byte does.
+        Clflush | Clflushopt | Clwb => {
+            b.operand(insn, false, 1)?;
+            return Ok(Step::Next);
+        }
         Cdqe | Cwde | Cbw | Cdq | Cqo | Cwd => return convert(b, insn),
         Mul | Imul => return multiply(b, insn, rest),
         Cmpxchg => return compare_exchange(b, insn),
+        Cmpxchg8b | Cmpxchg16b => return compare_exchange_wide(b, insn),
+        Bt | Bts | Btr | Btc => return bit_of_memory(b, insn),
+        Lahf => return load_flags(b),
+        Sahf => return store_flags(b),
+        Xlatb => return look_up_byte(b, insn),
+        Loop | Jrcxz | Jecxz => return counted_branch(b, insn, known),
         Push => return push(b, insn),
         Pop => return pop(b, insn),
         Leave if insn.code() == Code::Leaveq => return leave(b),

@@ -1,7 +1,7 @@
 //! Jumps, calls and returns.
 
 use crate::operand::gpr_of;
-use crate::translate::asm::{ABOVE, R15, RAX};
+use crate::translate::asm::{ABOVE, EQUAL, NOT_EQUAL, R15, RAX, RCX};
 use crate::translate::block::{Builder, Done, STACK, Step, Unsupported};
 use crate::translate::entry::at;
 use crate::translate::select::{Known, Result};
@@ -25,6 +25,40 @@ pub(super) fn conditional_branch(
     b.flush_vectors();
     b.save_flags();
     b.restore_flags();
+    if b.branch_if(code, target, known) {
+        return Ok(Step::Next);
+    }
+    b.go(insn.next_ip(), known);
+    Ok(Step::End)
+}
+
+/// JRCXZ, JECXZ and LOOP.
+pub(super) fn counted_branch(b: &mut Builder<'_>, insn: &Instruction, known: Known<'_>) -> Result {
+    let target = insn.near_branch64();
+    if !is_plain(target) {
+        return Err(Unsupported);
+    }
+    let (narrow, counts) = match insn.code() {
+        Code::Jrcxz_rel8_64 => (false, false),
+        Code::Jecxz_rel8_64 => (true, false),
+        Code::Loop_rel8_64_RCX => (false, true),
+        Code::Loop_rel8_64_ECX => (true, true),
+        _ => return Err(Unsupported),
+    };
+    b.flush_vectors();
+    b.lose_flags();
+    if counts {
+        b.asm.lea(RCX, Some(RCX), None, -1);
+        if narrow {
+            b.asm.cut(RCX);
+        }
+    }
+    if narrow {
+        b.asm.bytes(&[0x85, 0xC9]); // test ecx, ecx
+    } else {
+        b.asm.bytes(&[0x48, 0x85, 0xC9]); // test rcx, rcx
+    }
+    let code = if counts { NOT_EQUAL } else { EQUAL };
     if b.branch_if(code, target, known) {
         return Ok(Step::Next);
     }

@@ -2,7 +2,7 @@
 
 use crate::operand::{gpr_of, is_immediate};
 use crate::translate::HOST;
-use crate::translate::asm::{NOT_EQUAL, R15, RAX, RBX};
+use crate::translate::asm::{NOT_EQUAL, R8, R12, R13, R14, R15, RAX, RBX, RCX, RDI, RDX, RSI};
 use crate::translate::block::{Builder, Done, Unsupported};
 use crate::translate::entry::at;
 use crate::translate::select::Flags;
@@ -69,12 +69,196 @@ fn is_count(insn: &Instruction, n: u32) -> bool {
         && insn.op_register(n) == Register::CL
         && matches!(
             insn.mnemonic(),
-            Shl | Sal | Shr | Sar | Rol | Ror | Rcl | Rcr
+            Shl | Sal | Shr | Sar | Rol | Ror | Rcl | Rcr | Shld | Shrd
         )
 }
 
+/// Registers that may be lent to a guest register of the frame while an instruction runs that does not name them.
+const LENDERS: [u8; 6] = [RSI, RDI, R8, R12, R13, R14];
+
+/// A guest register that is elsewhere for one instruction.
+#[derive(Clone, Copy)]
+struct Held {
+    guest: u8,
+    /// Its second byte alone.
+    high: bool,
+    host: u8,
+    /// The host register is lent.
+    lent: bool,
+}
+
+/// The host registers that stand for the register operands of one instruction. The flags stay as they are.
+pub struct Hosts {
+    held: [Held; 4],
+    count: usize,
+    /// RAX and R15 are used otherwise.
+    busy: [bool; 2],
+    /// RAX holds guest RAX.
+    rax: bool,
+    /// Host registers that the instruction itself needs, by bit.
+    named: u16,
+    /// AH to DH can be what they are.
+    plain: bool,
+}
+
+impl Hosts {
+    /// For the instruction, whose memory operand has become [R15] if it has one.
+    pub fn new(insn: &Instruction) -> Hosts {
+        let mut hosts = Hosts {
+            held: [Held {
+                guest: 0,
+                high: false,
+                host: 0,
+                lent: false,
+            }; 4],
+            count: 0,
+            busy: [false; 2],
+            rax: false,
+            named: 0,
+            plain: true,
+        };
+        for n in 0..insn.op_count() {
+            match insn.op_kind(n) {
+                OpKind::Memory => {
+                    hosts.busy[1] = true;
+                    hosts.plain = false;
+                }
+                OpKind::Register => {
+                    let register = insn.op_register(n);
+                    let (guest, shift) = gpr_of(register);
+                    let Some(host) = HOST[usize::from(guest)] else {
+                        continue;
+                    };
+                    hosts.named |= 1 << host;
+                    let size = register.size();
+                    let extended = host >= 8 || size == 8 || size == 1 && host >= 4;
+                    // Guest BH has no host register with a second byte.
+                    if extended && shift == 0 || shift != 0 && host > RBX {
+                        hosts.plain = false;
+                    }
+                }
+                _ => {}
+            }
+        }
+        hosts
+    }
+
+    /// Guest RAX is in the host's RAX, and goes from there to its own register before anything is put back.
+    pub fn hold_rax(&mut self) {
+        self.busy[0] = true;
+        self.rax = true;
+        self.add(0, false, RAX, false);
+    }
+
+    fn add(&mut self, guest: u8, high: bool, host: u8, lent: bool) {
+        self.held[self.count] = Held {
+            guest,
+            high,
+            host,
+            lent,
+        };
+        self.count += 1;
+    }
+
+    fn held(&self) -> &[Held] {
+        &self.held[..self.count]
+    }
+
+    /// A register to use; two can be lent at most.
+    fn spare(&mut self, b: &mut Builder<'_>) -> Option<(u8, bool)> {
+        for (busy, host) in self.busy.iter_mut().zip([RAX, R15]) {
+            if !core::mem::replace(busy, true) {
+                return Some((host, false));
+            }
+        }
+        let lent = self.held().iter().filter(|held| held.lent).count();
+        let field = *[at::SPARE, at::SPARE + 8].get(lent)?;
+        let host = LENDERS
+            .into_iter()
+            .find(|host| self.named >> host & 1 == 0)?;
+        self.named |= 1 << host;
+        b.asm.put(field, host);
+        Some((host, true))
+    }
+
+    /// The host's name for a guest's register.
+    pub fn take(
+        &mut self,
+        b: &mut Builder<'_>,
+        register: Register,
+    ) -> core::result::Result<Register, Unsupported> {
+        let (guest, shift) = gpr_of(register);
+        let high = shift != 0;
+        let size = register.size();
+        let found = self
+            .held()
+            .iter()
+            .find(|held| held.guest == guest && held.high == high);
+        if let Some(held) = found {
+            return Ok(part(held.host, size));
+        }
+        match (HOST[usize::from(guest)], high) {
+            (Some(host), false) => Ok(part(host, size)),
+            (Some(RBX), true) if self.plain && self.rax => Ok(Register::AH),
+            (Some(RBX), true) if self.plain => Ok(Register::BH),
+            (Some(RCX), true) if self.plain => Ok(Register::CH),
+            (Some(RDX), true) if self.plain => Ok(Register::DH),
+            (home, _) => {
+                let (host, lent) = self.spare(b).ok_or(Unsupported)?;
+                match home {
+                    Some(home) => b.asm.rotate_right(host, home, 8),
+                    None => b.asm.get(host, at::gpr(guest)),
+                }
+                self.add(guest, high, host, lent);
+                Ok(part(host, size))
+            }
+        }
+    }
+
+    /// Puts what the instruction wrote, its first operands, where it belongs, and gives back what was lent.
+    pub fn put_back(&self, b: &mut Builder<'_>, insn: &Instruction, written: u32) {
+        for n in 0..insn.op_count().min(written) {
+            if insn.op_kind(n) != OpKind::Register {
+                continue;
+            }
+            let (guest, shift) = gpr_of(insn.op_register(n));
+            let high = shift != 0;
+            let found = self
+                .held()
+                .iter()
+                .find(|held| held.guest == guest && held.high == high);
+            let Some(held) = found else {
+                continue;
+            };
+            match HOST[usize::from(guest)] {
+                None => b.asm.put(at::gpr(guest), held.host),
+                Some(home) if high => {
+                    b.asm.rotate_right(home, home, 8);
+                    b.asm.mov_byte(home, held.host);
+                    b.asm.rotate_right(home, home, 56);
+                }
+                Some(home) => b.asm.mov(home, held.host),
+            }
+        }
+        let lent = self.held().iter().filter(|held| held.lent);
+        for (held, field) in lent.zip([at::SPARE, at::SPARE + 8]) {
+            b.asm.get(held.host, field);
+        }
+    }
+}
+
+/// How many of the operands, from the first, are written.
+fn written(insn: &Instruction) -> u32 {
+    use Mnemonic::*;
+    match insn.mnemonic() {
+        Cmp | Test | Bt => 0,
+        Xchg | Xadd | Mulx => 2,
+        _ => 1,
+    }
+}
+
 /// The instruction itself on the registers and the address that stand for its operands.
-pub(super) fn copy(b: &mut Builder<'_>, insn: &Instruction, flags: Flags) -> Done {
+pub fn copy(b: &mut Builder<'_>, insn: &Instruction, flags: Flags) -> Done {
     let mut new = *insn;
     new.set_code(general(insn.code()));
     new.set_has_rep_prefix(false);
@@ -89,14 +273,6 @@ pub(super) fn copy(b: &mut Builder<'_>, insn: &Instruction, flags: Flags) -> Don
         }
     }
     if memory {
-        if matches!(
-            insn.mnemonic(),
-            Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc
-        ) && insn.op_kind(1) == OpKind::Register
-        {
-            // The offset reaches any bit of memory.
-            return Err(Unsupported);
-        }
         let size = insn.memory_size().size();
         if !matches!(size, 1 | 2 | 4 | 8) {
             return Err(Unsupported);
@@ -113,62 +289,14 @@ pub(super) fn copy(b: &mut Builder<'_>, insn: &Instruction, flags: Flags) -> Don
     if flags == Flags::Reads || flags == Flags::Changes {
         b.restore_flags();
     }
-    let mut spares = [(0, 0); 2];
-    let mut used = 0;
-    let free = if memory { 1 } else { 2 };
-    let mut high = false;
-    let mut extended = memory;
+    let mut hosts = Hosts::new(insn);
     for n in 0..insn.op_count() {
-        if insn.op_kind(n) != OpKind::Register || is_count(insn, n) {
-            continue;
+        if insn.op_kind(n) == OpKind::Register && !is_count(insn, n) {
+            new.set_op_register(n, hosts.take(b, insn.op_register(n))?);
         }
-        let register = insn.op_register(n);
-        let (guest, shift) = gpr_of(register);
-        let size = register.size();
-        let host = match HOST[usize::from(guest)] {
-            Some(host) => host,
-            None => match spares[..used].iter().find(|(g, _)| *g == guest) {
-                Some((_, host)) => *host,
-                None if used < free => {
-                    let host = [RAX, R15][used];
-                    spares[used] = (guest, host);
-                    used += 1;
-                    b.asm.get(host, at::gpr(guest));
-                    host
-                }
-                None => return Err(Unsupported),
-            },
-        };
-        let register = if shift == 8 {
-            high = true;
-            match host {
-                RBX => Register::BH,
-                1 => Register::CH,
-                2 => Register::DH,
-                _ => return Err(Unsupported),
-            }
-        } else {
-            extended |= host >= 8 || size == 8 || size == 1 && host >= 4;
-            part(host, size)
-        };
-        new.set_op_register(n, register);
-    }
-    if high && extended {
-        return Err(Unsupported);
     }
     emit(b, &new)?;
-    let last = match insn.mnemonic() {
-        Mnemonic::Xchg | Mnemonic::Xadd | Mnemonic::Mulx => 2,
-        _ => 1,
-    };
-    for n in 0..insn.op_count().min(last) {
-        if insn.op_kind(n) == OpKind::Register {
-            let guest = gpr_of(insn.op_register(n)).0;
-            if let Some((_, host)) = spares[..used].iter().find(|(g, _)| *g == guest) {
-                b.asm.put(at::gpr(guest), *host);
-            }
-        }
-    }
+    hosts.put_back(b, insn, written(insn));
     if flags == Flags::Writes || flags == Flags::Changes {
         b.wrote_flags();
     }
@@ -176,7 +304,7 @@ pub(super) fn copy(b: &mut Builder<'_>, insn: &Instruction, flags: Flags) -> Don
 }
 
 /// An access that has to be atomic is the interpreter's when it is not aligned. The host's flags are lost.
-pub(super) fn aligned(b: &mut Builder<'_>, size: usize) {
+pub fn aligned(b: &mut Builder<'_>, size: usize) {
     if size > 1 {
         b.asm.bytes(&[0x41, 0xF6, 0xC7, size as u8 - 1]); // test r15b, size - 1
         b.leave_if(NOT_EQUAL);
