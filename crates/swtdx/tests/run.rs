@@ -49,6 +49,23 @@ fn the_embedded_guest_lives_on_1_2_and_4_vcpus_the_same_in_every_run() {
 }
 
 #[test]
+fn the_translator_changes_nothing_but_what_it_says_of_itself() {
+    let of = |engine| deterministic(&["--engine", engine, "--cpus", "2", "--memory", "64M"]);
+    let (mut translated, interpreted) = (of("translator"), of("interpreter"));
+    let told = translated["translator"].take();
+    assert!(told["blocks"].as_u64() > Some(0), "{told}");
+    assert!(told["code_bytes"].as_u64() > Some(4096), "{told}");
+    let bytes = told["code_bytes"]
+        .as_u64()
+        .zip(told["table_bytes"].as_u64());
+    assert!(
+        bytes.is_some_and(|(code, tables)| code + tables < 256 << 20),
+        "{told}"
+    );
+    assert_eq!(translated, interpreted);
+}
+
+#[test]
 fn in_real_time_every_vcpu_has_a_thread_and_the_td_is_the_same() {
     let slow = deterministic(&["--cpus", "4", "--memory", "64M"]);
     for _ in 0..3 {

@@ -10,7 +10,9 @@ use x86_arch::{
     Access, EptFault, ExitReason, Gpa, Hkid, Hpa, KeyedHpa, RamPage, SecondLevel,
     SecondLevelMapping, VmExit,
 };
-use x86_engine::{Cached, Engine, EngineKind, MachineCheck, PendingEvents, Platform, Stop};
+use x86_engine::{
+    Cached, Engine, EngineKind, MachineCheck, PendingEvents, Platform, Statistics, Stop,
+};
 
 use crate::machine::PlatformMachine;
 
@@ -27,10 +29,28 @@ const NAP: Duration = Duration::from_micros(50);
 struct Processor {
     engine: Engine<Page>,
     revoked: u64,
+    /// What the engines before this one translated.
+    before: Statistics,
     /// Instructions completed on this processor.
     retired: u64,
     /// Why the #VE was raised that the guest had not asked about when it took a triple fault.
     unread_ve: Option<ExitReason>,
+}
+
+impl Processor {
+    fn translated(&self) -> Statistics {
+        let now = self.engine.statistics().unwrap_or_default();
+        self.before.then(now)
+    }
+
+    /// The same once this engine's translations are gone.
+    fn dropped(&self) -> Statistics {
+        let all = self.translated();
+        Statistics {
+            drops: all.drops + u64::from(all.blocks > self.before.blocks),
+            ..all
+        }
+    }
 }
 
 /// The engines of a platform, by processor.
@@ -45,6 +65,7 @@ impl Engines {
         let processor = || Processor {
             engine: Engine::with(kind),
             revoked: 0,
+            before: Statistics::default(),
             retired: 0,
             unread_ve: None,
         };
@@ -81,6 +102,15 @@ impl Engines {
         (0..self.processors.len() as u32)
             .map(|lp| self.processor(LpId(lp)).retired)
             .sum()
+    }
+
+    /// What was translated on all processors; `None` where nothing is translated.
+    pub fn translated(&self) -> Option<Statistics> {
+        let all = self.processors.iter();
+        let all = all.map(|p| p.lock().unwrap_or_else(PoisonError::into_inner));
+        all.filter(|processor| processor.engine.statistics().is_some())
+            .map(|processor| processor.translated())
+            .reduce(Statistics::beside)
     }
 
     /// What the processor's engine holds, for the module's audit; nothing while it runs.
@@ -135,6 +165,7 @@ impl Engines {
             let revoked = hardware.memory.revoked();
             if processor.revoked != revoked {
                 // A page that the engine holds changed its key: nothing cached may be used any more.
+                processor.before = processor.dropped();
                 processor.engine = Engine::with(self.kind);
                 processor.revoked = revoked;
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tdx_module::LpId;
 use x86_arch::vmx::Vcpu;
 use x86_arch::{ExitReason, SecondLevel};
-use x86_engine::EngineKind;
+use x86_engine::{EngineKind, Statistics};
 
 use crate::engine::Engines;
 use crate::machine::PlatformMachine;
@@ -45,6 +45,14 @@ impl Guests {
         match self {
             Guests::Scripted(_) | Guests::Stepped(_) => None,
             Guests::Engine(engines) => engines.difference(),
+        }
+    }
+
+    /// What the engines translated; `None` where nothing is translated.
+    pub fn translated(&self) -> Option<Statistics> {
+        match self {
+            Guests::Scripted(_) | Guests::Stepped(_) => None,
+            Guests::Engine(engines) => engines.translated(),
         }
     }
 

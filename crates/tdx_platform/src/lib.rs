@@ -28,7 +28,7 @@ use tdx_call::Direct;
 pub use tdx_machine::{Clock, Config as MachineConfig, LpConfig};
 use tdx_module::{LpId, Module};
 pub use tdx_module::{PlatformInfo, Profile};
-pub use x86_engine::EngineKind;
+pub use x86_engine::{EngineKind, Statistics};
 
 const MIB: u64 = 1 << 20;
 
@@ -164,6 +164,10 @@ impl Platform {
     /// Instructions that guests completed on the CPU engine so far.
     pub fn retired(&self) -> u64 {
         self.module.machine().guests.retired()
+    }
+    /// What the CPU engines translated; `None` where nothing is translated.
+    pub fn translated(&self) -> Option<Statistics> {
+        self.module.machine().guests.translated()
     }
     /// Why the interpreter runs guests although another engine was asked for.
     pub fn refused(&self) -> Option<String> {

@@ -58,6 +58,15 @@ impl<P: RamPage + 'static> CodePage<P> {
         }
     }
 
+    fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + size_of_val(&*self.starts)
+            + self.blocks.capacity() * size_of::<Block>()
+            + self.runs.capacity() * size_of::<u16>()
+            + self.ops.capacity() * size_of::<Op<P>>()
+            + self.translations.bytes()
+    }
+
     /// Counts an execution of a block.
     pub(crate) fn count_run(&mut self, number: u16) -> u16 {
         let runs = &mut self.runs[usize::from(number)];
@@ -179,6 +188,11 @@ impl<P: RamPage + 'static> CodeCache<P> {
     #[inline(always)]
     pub fn page(&mut self, number: usize) -> &mut CodePage<P> {
         &mut self.pages[number]
+    }
+
+    /// Bytes that the decoded code takes, and what is known of its translations.
+    pub fn bytes(&self) -> usize {
+        self.pages.iter().map(CodePage::bytes).sum()
     }
 
     pub fn clear(&mut self) {

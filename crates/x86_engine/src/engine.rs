@@ -10,6 +10,7 @@ use crate::kind::EngineKind;
 use crate::op::{self, BRANCH, SOLO, STORES};
 use crate::paging::Actor;
 use crate::platform::Platform;
+use crate::statistics::Statistics;
 use crate::tlb::{Cached, Decoded, Tlb};
 use crate::translate::fast::Fast;
 use crate::translate::{self, Translator, lockstep, watch};
@@ -134,6 +135,13 @@ impl<P: RamPage + 'static> Engine<P> {
     /// The first difference that lockstep found: state, code, expected and got.
     pub fn difference(&self) -> Option<&str> {
         self.difference.as_deref()
+    }
+
+    /// What translation came to so far; `None` where nothing is translated.
+    pub fn statistics(&self) -> Option<Statistics> {
+        let translator = self.translator.as_ref()?;
+        let tables = self.code.bytes() + self.tlb.bytes();
+        Some(translator.statistics(tables))
     }
 
     /// Drops cached translations of these VPIDs, second level included.

@@ -132,6 +132,15 @@ pub(crate) fn set_of(linear: u64) -> usize {
 }
 
 impl<P: RamPage> Tlb<P> {
+    /// Bytes that the TLB takes, and what mirrors it.
+    pub fn bytes(&self) -> usize {
+        let own = size_of_val(&*self.read)
+            + size_of_val(&*self.write)
+            + size_of_val(&*self.code)
+            + size_of_val(&*self.physical);
+        own + self.fast.as_ref().map_or(0, |fast| fast.bytes())
+    }
+
     /// The tag bits of an access in the current address space.
     pub fn tag(&self, class: u64, slow: bool) -> u64 {
         (self.current as u64) << 2 | class | if slow { SLOW } else { 0 }

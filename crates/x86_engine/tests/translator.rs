@@ -7,8 +7,9 @@ mod integer;
 use instructions::{DATA, MEMORY, fill, likely, state};
 use proptest::prelude::*;
 use x86_arch::vmx::Vcpu;
-use x86_engine::flat::FlatGuest;
+use x86_engine::flat::{FlatGuest, FlatPage};
 use x86_engine::side_by_side::SideBySide;
+use x86_engine::{Engine, EngineKind};
 
 /// Runs the program twice on the same engines, so that what translated code reads is there the second time. Gives
 /// what the second round did, and where it ended.
@@ -180,4 +181,29 @@ fn data_across_two_pages_and_a_page_fault_are_the_interpreters() {
     let (vcpu, _) = both(&code, far, 10_000);
     assert_eq!(vcpu.exit.interruption_info & 0xFF, 14);
     assert_eq!(vcpu.exit.qualification, 0x20_0000);
+}
+
+#[test]
+fn the_statistics_count_what_was_translated_and_not_how_often_it_ran() {
+    // mov ecx, 100; top: add rax, rcx; dec ecx; jnz top; hlt.
+    let code = [
+        0xB9, 100, 0, 0, 0, 0x48, 0x01, 0xC8, 0xFF, 0xC9, 0x75, 0xF9, 0xF4,
+    ];
+    let mut guest = FlatGuest::new(MEMORY);
+    let mut engine = Engine::with(EngineKind::Translator);
+    engine.translate_after(0);
+    fill(&mut guest, &code);
+    let before = engine.statistics().expect("a translator");
+    assert_eq!((before.blocks, before.drops), (0, 0));
+    let mut once = |engine: &mut Engine<_>| {
+        let mut vcpu = state(&mut guest, [0; 16], 0, 0);
+        assert_eq!(engine.run(&mut vcpu, &mut guest, 10_000).retired, 301);
+        engine.statistics().expect("a translator")
+    };
+    let first = once(&mut engine);
+    assert!((2..=3).contains(&first.blocks), "{first:?}");
+    assert!(first.code_bytes > before.code_bytes && first.table_bytes > before.table_bytes);
+    assert_eq!(first, once(&mut engine));
+    let interpreter = Engine::<FlatPage>::with(EngineKind::Interpreter);
+    assert_eq!(interpreter.statistics(), None);
 }

@@ -22,7 +22,7 @@ use super::realtime::{self, User};
 use super::report::{Report, hex};
 use super::schedule::{Clockwork, End, GuestTsc, Running, State};
 use super::status::Status;
-use super::summary::{self, Pages, ReportSummary, Summary, TeardownSummary};
+use super::summary::{self, Pages, ReportSummary, Summary, TeardownSummary, Translator};
 use super::td_params::{self, TdParams};
 use crate::bring_up::bring_up;
 use crate::cli::Failure;
@@ -219,6 +219,7 @@ impl Life<'_> {
             ticks,
             instructions: self.platform.retired(),
             wall_ms: started.elapsed().as_millis() as u64,
+            translator: self.platform.translated().map(Translator::new),
             entries: stats.entries,
             exits: summary::exits(&stats),
             tdvmcalls: summary::tdvmcalls(&stats),

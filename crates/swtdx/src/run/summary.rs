@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use tdx_host::tdvmcall::SubFunction;
 use tdx_host::{RunStats, TdStats, Teardown};
+use tdx_platform::Statistics;
 use x86_arch::ExitReason;
 
 use super::accounts::{Accounts, FaultSummary};
@@ -28,6 +29,8 @@ pub struct Summary {
     /// Instructions that the guest completed.
     pub instructions: u64,
     pub wall_ms: u64,
+    /// Where an engine translated the guest's code.
+    pub translator: Option<Translator>,
     pub entries: u64,
     pub exits: BTreeMap<String, u64>,
     pub tdvmcalls: BTreeMap<String, u64>,
@@ -52,6 +55,19 @@ pub struct ReportSummary {
     pub mrtd_expected: bool,
     /// The same for the RTMRs, where the host knows them.
     pub rtmrs_expected: Option<bool>,
+}
+
+/// What the translator came to, on all processors.
+#[derive(Clone, Debug, Serialize)]
+pub struct Translator {
+    /// Blocks translated; one that was translated again counts again.
+    pub blocks: u64,
+    /// Bytes of translated code.
+    pub code_bytes: u64,
+    /// Bytes of decoded code, soft TLB, jump cache, and of the lists that find them.
+    pub table_bytes: u64,
+    /// How often a processor dropped all translated code.
+    pub drops: u64,
 }
 
 /// Pages of 4 KiB.
@@ -114,6 +130,17 @@ impl ReportSummary {
             return Some("the TDREPORT's RTMRs are not what the firmware measured");
         }
         None
+    }
+}
+
+impl Translator {
+    pub fn new(statistics: Statistics) -> Self {
+        Self {
+            blocks: statistics.blocks,
+            code_bytes: statistics.code_bytes,
+            table_bytes: statistics.table_bytes,
+            drops: statistics.drops,
+        }
     }
 }
 

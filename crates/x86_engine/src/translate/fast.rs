@@ -108,6 +108,13 @@ impl Fast {
         }
     }
 
+    /// Bytes that the tables take.
+    pub fn bytes(&self) -> usize {
+        let own =
+            size_of_val(&*self.numbers) + size_of_val(&*self.contexts) + size_of_val(&*self.jumps);
+        own + self.mirrors.len() * 2 * size_of::<Array>()
+    }
+
     /// The arrays for a tag: addresses of the one for reads and of the one for writes.
     pub fn arrays(&mut self, tag: u64) -> (u64, u64) {
         let number = match self.numbers[(tag & 1023) as usize] {

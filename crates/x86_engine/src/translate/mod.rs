@@ -29,6 +29,7 @@ pub(crate) mod watch;
 use crate::code::{Block, CodePage};
 use crate::cpu::{Cpu, Mode};
 use crate::flags::{AF, CF, OF, PF, SF, ZF};
+use crate::statistics::Statistics;
 use crate::tlb::{SLOW, Tlb, set_of};
 use asm::Asm;
 use block::Draft;
@@ -96,6 +97,7 @@ pub(crate) struct Translator<P: RamPage + 'static> {
     /// Blocks lead to no other block (lockstep).
     alone: bool,
     watcher: Watcher,
+    blocks: u64,
     /// Counts how often everything was dropped; code pages compare.
     pub(crate) epoch: u32,
     /// Instructions that translated code completed, without those that it called the interpreter for.
@@ -137,6 +139,7 @@ impl<P: RamPage + 'static> Translator<P> {
             hot: HOT,
             alone,
             watcher: Watcher::new(),
+            blocks: 0,
             epoch: 1,
             completed: 0,
         })
@@ -145,6 +148,25 @@ impl<P: RamPage + 'static> Translator<P> {
     /// Executions after which a block is translated: 0 translates everything at once.
     pub(crate) fn set_hot(&mut self, executions: u16) {
         self.hot = executions;
+    }
+
+    /// What it came to, with `tables` bytes beside it.
+    pub(crate) fn statistics(&self, tables: usize) -> Statistics {
+        let sites = self.sites.iter().flat_map(|sites| sites.iter());
+        let sites: usize = sites.map(Site::bytes).sum();
+        let drops = u64::from(self.epoch - 1);
+        // What was dropped had filled the buffer.
+        let code = if drops > 0 {
+            self.buffer.size()
+        } else {
+            self.used
+        };
+        Statistics {
+            blocks: self.blocks,
+            code_bytes: code as u64,
+            table_bytes: (tables + sites) as u64,
+            drops,
+        }
     }
 
     /// The entry of a block's code, translated now when the block is hot.
@@ -234,6 +256,7 @@ impl<P: RamPage + 'static> Translator<P> {
             }
             self.sites.push(sites);
         }
+        self.blocks += 1;
         self.buffer.write(self.used, &made.code);
         self.used = (self.used + made.code.len()).next_multiple_of(16);
         let inner = base + made.inner as u64;
@@ -383,6 +406,16 @@ pub(crate) struct Translations {
 impl Translations {
     pub(crate) fn clear(&mut self) {
         self.aliases.clear();
+    }
+
+    /// Bytes beside the translated code.
+    pub(crate) fn bytes(&self) -> usize {
+        let of_alias = |alias: &Alias| {
+            size_of::<Alias>()
+                + alias.entries.capacity() * size_of::<Option<Found>>()
+                + alias.links.capacity() * size_of::<(u16, u64)>()
+        };
+        self.aliases.iter().map(of_alias).sum()
     }
 
     #[inline]

@@ -36,6 +36,11 @@ impl<P: RamPage + 'static> Site<P> {
         }
     }
 
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.op.get().map_or(0, |_| size_of::<Op<P>>())
+    }
+
     /// The decoded instruction, unless the page has changed.
     fn op(&self) -> Option<&Op<P>> {
         if let Some(op) = self.op.get() {
