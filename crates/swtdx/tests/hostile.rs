@@ -124,6 +124,7 @@ fn weather(seed: u64, calls: u32) -> (u64, u64) {
     ];
     let mut board = Board::new(BoardConfig {
         vcpus: 1,
+        memory: RAM,
         tsc_khz: 1_000_000,
         clock: Arc::new(|| 0),
         console: Box::new(std::io::sink()),

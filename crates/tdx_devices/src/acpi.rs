@@ -86,7 +86,8 @@ fn fadt(dsdt: u64) -> Vec<u8> {
     fadt.sleep_status_reg = port(power::SLEEP_STATUS);
     fadt.reset_reg = port(power::RESET);
     fadt.reset_value = power::RESET_VALUE;
-    // IAPC_BOOT_ARCH: no VGA (bit 2), no MSI restriction, no CMOS clock (bit 5).
+    // IAPC_BOOT_ARCH: no VGA (bit 2), no MSI restriction, no CMOS clock (bit 5): its time can be read, but it raises no
+    // interrupts for a driver.
     fadt.iapc_boot_arch = (1u16 << 2 | 1 << 5).into();
     bytes(&fadt.finalize())
 }

@@ -9,6 +9,7 @@ use tdx_host::tdvmcall::{MsrFault, Services};
 use x86_arch::Gpa;
 
 use crate::apic::{self, Apic, Message};
+use crate::cmos::{self, Cmos};
 use crate::dma::SharedMemory;
 use crate::firmware::FirmwareDevices;
 use crate::ioapic::IoApic;
@@ -24,6 +25,8 @@ pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 /// What a board is made of.
 pub struct BoardConfig {
     pub vcpus: u32,
+    /// Bytes.
+    pub memory: u64,
     /// Frequency of the guest's TSC.
     pub tsc_khz: u64,
     pub clock: Clock,
@@ -46,9 +49,11 @@ impl fmt::Debug for BoardConfig {
 /// The devices. Interrupts that they raise queue up until the run loop takes them.
 pub struct Board {
     clock: Clock,
+    tsc_khz: u64,
     apics: Vec<Apic>,
     ioapic: IoApic,
     serial: SerialPort,
+    cmos: Cmos,
     pci: PciBus,
     firmware: Option<FirmwareDevices>,
     power: Option<Power>,
@@ -69,11 +74,13 @@ impl Board {
     pub fn new(config: BoardConfig) -> Board {
         Board {
             clock: config.clock,
+            tsc_khz: config.tsc_khz,
             apics: (0..config.vcpus)
                 .map(|id| Apic::new(id, config.tsc_khz))
                 .collect(),
             ioapic: IoApic::default(),
             serial: SerialPort::new(config.console),
+            cmos: Cmos::of_guest(config.memory),
             pci: PciBus::new(config.devices),
             firmware: config.firmware,
             power: None,
@@ -212,6 +219,10 @@ impl Services for Board {
                 self.serial_interrupt();
                 value.into()
             }
+            cmos::DATA if size == 1 => {
+                let seconds = now / (self.tsc_khz.max(1) * 1000);
+                self.cmos.read(seconds).into()
+            }
             power::SLEEP_CONTROL..=power::RESET => 0,
             CONFIG_ADDRESS..=CONFIG_DATA_END => self.pci.io_read(port, size).unwrap_or(u32::MAX),
             _ => u32::MAX,
@@ -230,6 +241,8 @@ impl Services for Board {
                 self.serial.write((port - COM1) as u8, value as u8);
                 self.serial_interrupt();
             }
+            cmos::INDEX if size == 1 => self.cmos.select(value as u8),
+            cmos::DATA if size == 1 => self.cmos.write(value as u8),
             CONFIG_ADDRESS..=CONFIG_DATA_END => {
                 self.pci.io_write(port, size, value);
                 self.pci_interrupts();
@@ -303,6 +316,7 @@ mod tests {
         let tsc = Arc::clone(&now);
         let board = Board::new(BoardConfig {
             vcpus,
+            memory: 1 << 30,
             tsc_khz: 2_500_000,
             clock: Arc::new(move || tsc.load(Ordering::Relaxed)),
             console: Box::new(std::io::sink()),
@@ -377,9 +391,23 @@ mod tests {
     }
 
     #[test]
+    fn the_clock_follows_the_tsc() {
+        let (mut board, now) = board(1);
+        let mut read = |index| {
+            board.io_write(0, cmos::INDEX, 1, index);
+            board.io_read(0, cmos::DATA, 1)
+        };
+        // 2026-01-01 00:00:00, no update in progress.
+        assert_eq!([9, 8, 7, 4, 2, 0].map(&mut read), [0x26, 1, 1, 0, 0, 0]);
+        assert_eq!(read(0xA) & 0x80, 0);
+        now.store(59 * 2_500_000_000, Ordering::Relaxed);
+        assert_eq!([2, 0].map(read), [0, 0x59]);
+    }
+
+    #[test]
     fn an_empty_bus_reads_all_ones_and_power_off_is_remembered() {
         let (mut board, _) = board(1);
-        assert_eq!(board.io_read(0, 0x70, 1), u32::MAX);
+        assert_eq!(board.io_read(0, 0x40, 1), u32::MAX);
         assert_eq!(board.mmio_read(0, Gpa::new(0xFED0_0000), 4), u64::MAX);
         assert_eq!(board.power(), None);
         board.io_write(0, power::SLEEP_CONTROL, 1, 0x34);

@@ -1,6 +1,8 @@
 //! The real-time clock and its memory (Motorola MC146818A; what firmware expects in it: QEMU's and Bochs' use of the
 //! bytes 0x30 to 0x5D for memory sizes).
 
+use crate::memory_map::ram;
+
 /// Bits 6:0 choose a byte.
 pub const INDEX: u16 = 0x70;
 pub const DATA: u16 = 0x71;
@@ -26,6 +28,8 @@ const BINARY: u8 = 1 << 2;
 /// Status D: the battery is good.
 const VALID: u8 = 0x80;
 
+/// The clock's time at the guest's start: 2026-01-01, 00:00:00 UTC.
+const NEW_YEAR_2026: u64 = 1_767_225_600;
 /// Where low memory ends for these bytes: what lies above is counted apart.
 const FOUR_GIB: u64 = 1 << 32;
 
@@ -40,8 +44,18 @@ pub struct Cmos {
 }
 
 impl Cmos {
+    /// Those of a guest with so many bytes of memory.
+    pub fn of_guest(memory: u64) -> Cmos {
+        let ram = ram(memory);
+        let size = |above: bool| {
+            let ranges = ram.iter().filter(|r| (r.start >= FOUR_GIB) == above);
+            ranges.map(|r| r.end - r.start).sum()
+        };
+        Cmos::new(NEW_YEAR_2026, (size(false), size(true)))
+    }
+
     /// `ram`: bytes below and above 4 GiB.
-    pub fn new(start: u64, (low, high): (u64, u64)) -> Cmos {
+    fn new(start: u64, (low, high): (u64, u64)) -> Cmos {
         let mut bytes = [0; 128];
         let mut put = |at: usize, value: u64, count: usize| {
             let limit = (1 << (8 * count)) - 1;

@@ -7,7 +7,6 @@ use std::io::Write;
 use thiserror::Error;
 
 use crate::acpi::{self, Platform};
-use crate::cmos::{self, Cmos};
 use crate::direct_boot::Payload;
 use crate::dma::SharedMemory;
 use crate::fw_cfg::{self, FwCfg, key};
@@ -35,8 +34,6 @@ const SLEEP_TYPE: u32 = 7 << 10;
 const SYSTEM_STATES: [u8; 6] = [0x80, 0, 0, 1, 0x82, 0x80];
 /// Type of RAM in a list of memory ranges (ACPI 6.5, 15).
 const E820_RAM: u32 = 1;
-/// The clock's time at the guest's start: 2026-01-01, 00:00:00 UTC.
-const NEW_YEAR_2026: u64 = 1_767_225_600;
 
 /// Where the sizes lie in a bzImage (Linux: Documentation/arch/x86/boot.rst).
 const HDRS: std::ops::Range<usize> = 0x202..0x206;
@@ -74,7 +71,6 @@ pub struct FirmwareDevices {
     /// The DMA descriptor's address as far as it was written, and whether it waits to be served.
     descriptor: u64,
     transfer_waits: bool,
-    cmos: Cmos,
     tsc_khz: u64,
     log: Box<dyn Write + Send>,
     power: Option<Power>,
@@ -84,7 +80,6 @@ impl fmt::Debug for FirmwareDevices {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FirmwareDevices")
             .field("fw_cfg", &self.fw_cfg)
-            .field("cmos", &self.cmos)
             .field("power", &self.power)
             .finish_non_exhaustive()
     }
@@ -93,10 +88,6 @@ impl fmt::Debug for FirmwareDevices {
 impl FirmwareDevices {
     pub fn new(config: FirmwareConfig<'_>) -> Result<FirmwareDevices, FirmwareError> {
         let ram = ram(config.memory);
-        let size = |above: bool| {
-            let ranges = ram.iter().filter(|r| (r.start >= 1 << 32) == above);
-            ranges.map(|r| r.end - r.start).sum()
-        };
         let mut fw_cfg = FwCfg::new();
         fw_cfg.item(key::UUID, vec![0; 16]);
         fw_cfg.item(key::RAM_SIZE, config.memory.to_le_bytes().to_vec());
@@ -134,7 +125,6 @@ impl FirmwareDevices {
             fw_cfg,
             descriptor: 0,
             transfer_waits: false,
-            cmos: Cmos::new(NEW_YEAR_2026, (size(false), size(true))),
             tsc_khz: config.tsc_khz,
             log: config.log,
             power: None,
@@ -168,10 +158,6 @@ impl FirmwareDevices {
                 let [a, b, c, d] = [0, 1, 2, 3].map(|i| fw_cfg_dma::SIGNATURE[half + i]);
                 u32::from_le_bytes([a, b, c, d])
             }
-            (cmos::DATA, 1) => {
-                let seconds = tsc / (self.tsc_khz.max(1) * 1000);
-                self.cmos.read(seconds).into()
-            }
             (pm_timer::PORT, 4) => pm_timer::count(tsc, self.tsc_khz),
             (PM1_CONTROL, 2) | (RESET_CONTROL, 1) => 0,
             (CONTROL_A, 1) => A20,
@@ -191,8 +177,6 @@ impl FirmwareDevices {
                 self.descriptor |= u64::from(value.swap_bytes());
                 self.transfer_waits = true;
             }
-            (cmos::INDEX, 1) => self.cmos.select(value as u8),
-            (cmos::DATA, 1) => self.cmos.write(value as u8),
             // A log that cannot be written is lost; the guest goes on.
             (DEBUG, 1) => drop(self.log.write_all(&[value as u8])),
             (CONTROL_A, 1) if value & 1 == 0 => {}

@@ -44,6 +44,7 @@ pub fn fuzz_guest(bytes: &[u8]) {
     ];
     let mut board = Board::new(BoardConfig {
         vcpus: VCPUS,
+        memory: 1 << 30,
         tsc_khz: 1_000_000,
         clock: Arc::new(move || clock.load(Relaxed)),
         console: Box::new(io::sink()),

@@ -114,6 +114,7 @@ impl Driver {
         let mut driver = Driver {
             board: Board::new(BoardConfig {
                 vcpus: 2,
+                memory: 1 << 30,
                 tsc_khz: 1_000_000,
                 clock: Arc::new(|| 0),
                 console: Box::new(io::sink()),

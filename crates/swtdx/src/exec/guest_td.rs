@@ -119,6 +119,7 @@ impl GuestTd {
         let hardware = Arc::clone(platform.hardware());
         let board = Board::new(BoardConfig {
             vcpus: vcpus.len() as u32,
+            memory: PRIVATE_END,
             tsc_khz,
             clock: Arc::new(move || hardware.tsc()),
             console: Box::new(io::stderr()),

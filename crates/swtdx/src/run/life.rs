@@ -77,6 +77,7 @@ impl Life<'_> {
         let started = self.started;
         let mut board = Board::new(BoardConfig {
             vcpus: args.cpus.into(),
+            memory: args.memory.0,
             tsc_khz: self.params.tsc_khz.into(),
             clock: Arc::new(move || tsc.of_host(clock.tsc())),
             console,
