@@ -207,7 +207,8 @@ impl<'a, P: RamPage + 'static> Cpu<'a, P> {
         let new = rflags & flags::DEFINED & !flags::ARITHMETIC | 2;
         let changed = new ^ self.system_flags;
         self.system_flags = new;
-        if changed & (flags::TF | flags::IF | flags::RF) != 0 {
+        // Nothing comes of interrupts being disabled.
+        if changed & (flags::TF | flags::RF | new & flags::IF) != 0 {
             self.attention = true;
         }
         if changed & flags::AC != 0 {

@@ -19,7 +19,7 @@ use x86_arch::vmx::{Seg, Vcpu};
 use x86_arch::{Access, ExitReason, RamPage, VmExit};
 
 /// Instructions between two looks at the host's events.
-const SLICE: u64 = 8192;
+const SLICE: u64 = 1 << 15;
 
 /// Interruptibility-state bits.
 pub(crate) const STI_SHADOW: u32 = 1;
@@ -207,6 +207,8 @@ fn run_loop<P: RamPage + 'static>(
     let mut current = NOWHERE;
     let mut plan = translate::Next::Look;
     let mut slice_end = 0;
+    // Until then everything is interpreted: translated blocks are too long for what is left of a slice.
+    let mut rest_end = 0;
     loop {
         if cpu.time() >= slice_end {
             if cpu.host_events().is_err() {
@@ -222,7 +224,7 @@ fn run_loop<P: RamPage + 'static>(
             match cpu.between() {
                 Ok(Next::Run) => {}
                 Ok(Next::Step) => {
-                    if cpu.step().is_err() {
+                    if cpu.step(cache).is_err() {
                         return Stop::Exit;
                     }
                     continue;
@@ -276,7 +278,7 @@ fn run_loop<P: RamPage + 'static>(
         if let Some(translator) = translator {
             let planned = core::mem::replace(&mut plan, translate::Next::Look);
             match planned {
-                translate::Next::Look if cpu.can_translate() => {
+                translate::Next::Look if cpu.time() >= rest_end && cpu.can_translate() => {
                     if let Some(entry) = translator.entry(&mut cpu.tlb.fast, page, block, linear) {
                         if let Some(difference) = &mut lockstep {
                             let before = cpu.retired;
@@ -295,6 +297,9 @@ fn run_loop<P: RamPage + 'static>(
                             continue;
                         }
                         plan = translator.run(cpu, entry.address, left);
+                        if plan == translate::Next::Rest {
+                            rest_end = slice_end;
+                        }
                         if plan == translate::Next::Fault {
                             plan = translate::Next::Look;
                             if let Some(fault) = cpu.frame.fault.take()
@@ -510,14 +515,22 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
     }
 
     /// One instruction with everything that single instructions bring: shadows end, RF clears, TF traps.
-    pub(crate) fn step(&mut self) -> Result<(), Fault> {
+    fn step(&mut self, cache: &mut CodeCache<P>) -> Result<(), Fault> {
         let shadows = self.vcpu.regs.interruptibility & 3;
         let rf = self.system_flags & flags::RF;
         let trap = self.system_flags & flags::TF != 0;
         let mtf = self.primary(control::MONITOR_TRAP_FLAG);
         let retired = self.retired;
-        let op = match self.fetch_one() {
-            Ok(op) => op,
+        let fetched;
+        let op = match self.decoded(cache) {
+            Ok(Some(op)) => op,
+            Ok(None) => match self.fetch_one() {
+                Ok(op) => {
+                    fetched = op;
+                    &fetched
+                }
+                Err(fault) => return self.raise(fault),
+            },
             Err(fault) => return self.raise(fault),
         };
         self.vcpu.regs.interruptibility &= !3;
@@ -525,7 +538,7 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
         self.attention = false;
         let base = self.rip.wrapping_sub(self.code_linear() & 0xFFF);
         self.gpr[REG_PAGE as usize] = base;
-        match (op.run)(self, &op) {
+        match (op.run)(self, op) {
             Ok(()) => {
                 self.retired += 1;
                 self.rip = if op.flags & (BRANCH | SOLO) != 0 {
@@ -553,6 +566,17 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
         }
         self.attention = true;
         Ok(())
+    }
+
+    /// The current instruction from the code cache; `None` when it cannot be there.
+    fn decoded<'c>(&mut self, cache: &'c mut CodeCache<P>) -> Result<Option<&'c op::Op<P>>, Fault> {
+        let linear = self.code_linear();
+        let Some(number) = self.find_code(cache, linear)? else {
+            return Ok(None);
+        };
+        let page = cache.page(number);
+        let block = page.block((linear & 0xFFF) as usize);
+        Ok(block.map(|block| &page.ops[block.first as usize]))
     }
 
     /// Host events make VM exits.

@@ -655,7 +655,7 @@ impl Builder<'_> {
         self.asm.bytes(&[0x44, 0x31, 0xF8]); // xor eax, r15d
         self.asm.bytes(&[0x83, 0xE0, 63]); // and eax, 63
         self.asm.bytes(&[0x41, 0xC1, 0xEF, 6]); // shr r15d, 6
-        self.asm.bytes(&[0x41, 0x81, 0xE7, 0xC0, 0x0F, 0, 0]); // and r15d, 0xFC0
+        self.asm.bytes(&[0x41, 0x81, 0xE7, 0xC0, 0x3F, 0, 0]); // and r15d, 0x3FC0
         self.asm.bytes(&[0x44, 0x09, 0xF8]); // or eax, r15d
         self.asm.bytes(&[0xC1, 0xE0, 5]); // shl eax, 5
         self.asm.op_memory(0x03, RAX, RBP, at::JUMPS);

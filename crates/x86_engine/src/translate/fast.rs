@@ -10,7 +10,7 @@ use x86_arch::Access;
 const MIRRORS: usize = 32;
 const NO_MIRROR: u8 = u8::MAX;
 /// log2 of the page groups of the jump cache, and of the entries of each.
-const GROUPS: u32 = 6;
+const GROUPS: u32 = 8;
 const SLOTS: u32 = 6;
 
 /// A linear page and where it lies in the host's memory.
