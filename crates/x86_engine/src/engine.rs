@@ -117,6 +117,15 @@ impl<P: RamPage + 'static> Engine<P> {
         }
     }
 
+    /// Translates as if the host's processor had not this feature (by its name in Rust), for tests. False when no
+    /// translation depends on it.
+    pub fn translate_without(&mut self, feature: &str) -> bool {
+        match &mut self.translator {
+            Some(translator) => translator.do_without(feature),
+            None => false,
+        }
+    }
+
     /// The kind that was asked for.
     pub fn kind(&self) -> EngineKind {
         self.kind

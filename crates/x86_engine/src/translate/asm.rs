@@ -85,6 +85,22 @@ impl Asm {
         self.code.push(opcode);
         self.memory(reg, base, displacement);
     }
+    /// `mov r32, [base + displacement]`, for registers below R8.
+    pub fn load_half(&mut self, to: u8, base: u8, displacement: i32) {
+        self.code.push(0x8B);
+        self.memory(to, base, displacement);
+    }
+    /// LDMXCSR or STMXCSR, by its number in the opcode's group; a base below R8.
+    pub fn control(&mut self, operation: u8, base: u8, displacement: i32) {
+        self.bytes(&[0x0F, 0xAE]);
+        self.memory(operation, base, displacement);
+    }
+    /// A byte instruction of a group with an immediate on a field of the frame.
+    pub fn field_bits(&mut self, opcode: u8, operation: u8, field: i32, bits: u8) {
+        self.code.push(opcode);
+        self.memory(operation, RBP, field);
+        self.code.push(bits);
+    }
     /// A 64-bit instruction `opcode rm, reg`.
     pub fn op_registers(&mut self, opcode: u8, rm: u8, reg: u8) {
         self.rex_w(reg, 0, rm);

@@ -8,6 +8,7 @@ use crate::translate::asm::{ABOVE, Asm, EQUAL, Forward, NOT_EQUAL, R15, RAX, RBP
 use crate::translate::entry::at;
 use crate::translate::fast::jump_index;
 use crate::translate::thunks::{Exit, Thunks};
+use crate::translate::vectors::{Copying, FLOATING};
 use crate::translate::{HOST, select};
 use iced_x86::{
     Decoder, DecoderError, DecoderOptions, Encoder, FlowControl, Instruction, Mnemonic, Register,
@@ -72,6 +73,8 @@ struct After {
     code: u64,
     live: bool,
     loaded: u16,
+    /// The guest's MXCSR is the host's.
+    floating: bool,
 }
 
 enum Stub {
@@ -92,6 +95,14 @@ enum Stub {
         done: usize,
         dirty: u16,
         after: Option<After>,
+    },
+    /// The guest's MXCSR is to be the host's in instruction number `done`.
+    Floating {
+        from: Forward,
+        back: u64,
+        rip: u64,
+        done: usize,
+        dirty: u16,
     },
     /// A branch to `target` taken after `done` instructions.
     Branch {
@@ -125,8 +136,8 @@ pub struct Builder<'a> {
     pub rip: u64,
     pub done: usize,
     side_exits: usize,
-    /// The host can do vector instructions.
-    pub vectors: bool,
+    /// Which vector instructions are copied.
+    pub vectors: Copying,
     /// Guest vector registers that are in host registers, and those of them that changed.
     pub loaded: u16,
     pub dirty: u16,
@@ -144,6 +155,7 @@ pub fn translate(
     encoder: &mut Encoder,
     known: &dyn Fn(u16) -> Option<u64>,
     alone: bool,
+    vectors: Copying,
 ) -> Option<Translated> {
     let mut builder = Builder {
         asm: Asm::new(base),
@@ -162,7 +174,7 @@ pub fn translate(
         rip: source.page + source.offset as u64,
         done: 0,
         side_exits: 0,
-        vectors: host_has!("avx2"),
+        vectors,
         loaded: 0,
         dirty: 0,
         checked: 0,
@@ -342,6 +354,7 @@ impl Builder<'_> {
             code: self.asm.here(),
             live: self.live,
             loaded: self.loaded,
+            floating: self.checked & FLOATING != 0,
         };
         for stub in &mut self.stubs[from..] {
             if let Stub::Miss { after, .. } | Stub::Leave { after, .. } = stub {
@@ -360,6 +373,10 @@ impl Builder<'_> {
         if let Some(after) = after {
             self.stepped();
             self.load_vectors(after.loaded);
+            if after.floating {
+                // Only LDMXCSR changes the masks, and does not claim this.
+                self.asm.call(self.thunks.floating);
+            }
             if after.live {
                 (self.saved, self.live, self.clear_af) = (true, false, false);
                 self.restore_flags();
@@ -575,6 +592,24 @@ impl Builder<'_> {
         });
     }
 
+    /// The guest's MXCSR is the host's from here on, or the interpreter takes over. The flags have to be saved.
+    pub fn enter_floating(&mut self) {
+        self.asm.field_bits(0xF6, 0, at::USABLE, FLOATING); // test
+        let from = self.asm.jump_forward_if(EQUAL);
+        self.stubs.push(Stub::Floating {
+            from,
+            back: self.asm.here(),
+            rip: self.rip,
+            done: self.done,
+            dirty: self.dirty,
+        });
+    }
+
+    /// Calls fixed code.
+    pub fn call(&mut self, thunk: fn(&Thunks) -> u64) {
+        self.asm.call(thunk(&self.thunks));
+    }
+
     // ---- branches ----
 
     fn same_page(&self, target: u64) -> bool {
@@ -733,6 +768,19 @@ impl Builder<'_> {
                     self.asm.bind(from);
                     self.store_vectors(dirty);
                     self.interpret(rip, done, count, after);
+                }
+                Stub::Floating {
+                    from,
+                    back,
+                    rip,
+                    done,
+                    dirty,
+                } => {
+                    self.asm.bind(from);
+                    self.asm.call(self.thunks.floating);
+                    self.asm.jump_if(EQUAL, back);
+                    self.store_vectors(dirty);
+                    self.interpret(rip, done, count, None);
                 }
                 Stub::Branch { from, target, done } => {
                     self.asm.bind(from);

@@ -5,6 +5,7 @@ use crate::cpu::Cpu;
 use crate::fault::Fault;
 use crate::translate::buffer::Buffer;
 use crate::translate::site::Site;
+use x86_arch::vmx::Fpu;
 use x86_arch::{Access, RamPage};
 
 /// What translated code sees of the processor besides [`Cpu::gpr`], which lies before it. RBP points between the two.
@@ -26,10 +27,12 @@ pub struct Frame {
     pub rip: u64,
     /// An [`Exit`](super::thunks::Exit).
     pub exit: u64,
-    /// The guest's vector registers, 32 bytes each.
+    /// The guest's vector registers, 32 bytes each, in its [`Fpu`].
     vectors: u64,
-    /// Which vector instructions the system lets the guest use.
+    /// Which vector instructions the system lets the guest use, and whether the host's MXCSR is the guest's.
     pub usable: u64,
+    /// The host's own MXCSR meanwhile.
+    host_mxcsr: u64,
     fill_read: u64,
     fill_write: u64,
     step: u64,
@@ -48,7 +51,7 @@ pub mod at {
     use super::Frame;
     use crate::cpu::REG_SEG;
     use core::mem::offset_of;
-    use x86_arch::vmx::Seg;
+    use x86_arch::vmx::{Fpu, Seg};
 
     /// Where RBP points, from the start of [`Cpu`](crate::Cpu): what is used most lies within a byte's reach.
     pub const BASE: i32 = 192;
@@ -73,6 +76,9 @@ pub mod at {
     pub const STEP: i32 = of(offset_of!(Frame, step));
     pub const VECTORS: i32 = of(offset_of!(Frame, vectors));
     pub const USABLE: i32 = of(offset_of!(Frame, usable));
+    pub const HOST_MXCSR: i32 = of(offset_of!(Frame, host_mxcsr));
+    /// The guest's MXCSR, from where `vectors` points.
+    pub const MXCSR_BEHIND: i32 = offset_of!(Fpu, mxcsr) as i32 - offset_of!(Fpu, ymm) as i32;
     pub const SPARE: i32 = of(offset_of!(Frame, spare));
 }
 
@@ -92,8 +98,9 @@ const _: () = {
 pub(super) fn run<P: RamPage + 'static>(buffer: &Buffer, cpu: &mut Cpu<'_, P>, code: u64) {
     let inside = code.wrapping_sub(buffer.address(0)) < buffer.size() as u64;
     assert!(inside, "an entry of this buffer");
+    let fpu = std::ptr::from_mut(&mut cpu.vcpu.regs.fpu) as u64;
     let frame = &mut cpu.frame;
-    frame.vectors = cpu.vcpu.regs.fpu.ymm.as_mut_ptr() as u64;
+    frame.vectors = fpu + core::mem::offset_of!(Fpu, ymm) as u64;
     frame.fill_read = fill::<P, false> as *const () as u64;
     frame.fill_write = fill::<P, true> as *const () as u64;
     frame.step = step::<P> as *const () as u64;

@@ -51,6 +51,7 @@ struct State {
     gpr: [u64; 16],
     rip: u64,
     flags: u64,
+    mxcsr: u32,
     ymm: [[u128; 2]; 16],
 }
 
@@ -62,6 +63,7 @@ impl State {
             gpr,
             rip: cpu.rip,
             flags: cpu.flags.bits(),
+            mxcsr: cpu.vcpu.regs.fpu.mxcsr,
             ymm: cpu.vcpu.regs.fpu.ymm,
         }
     }
@@ -70,6 +72,7 @@ impl State {
         cpu.gpr[..16].copy_from_slice(&self.gpr);
         cpu.rip = self.rip;
         cpu.flags = crate::flags::Flags::from_rflags(self.flags);
+        cpu.vcpu.regs.fpu.mxcsr = self.mxcsr;
         cpu.vcpu.regs.fpu.ymm = self.ymm;
     }
 
@@ -88,6 +91,10 @@ impl State {
         if self.flags != got.flags {
             let (want, got) = (self.flags, got.flags);
             let _ = writeln!(text, "  flags: expected {want:#x}, got {got:#x}");
+        }
+        if self.mxcsr != got.mxcsr {
+            let (want, got) = (self.mxcsr, got.mxcsr);
+            let _ = writeln!(text, "  mxcsr: expected {want:#x}, got {got:#x}");
         }
         for n in 0..16 {
             if self.ymm[n] != got.ymm[n] {

@@ -19,6 +19,8 @@ mod block;
 mod buffer;
 pub(crate) mod entry;
 pub(crate) mod fast;
+mod floating;
+mod host;
 pub(crate) mod lockstep;
 mod select;
 mod site;
@@ -35,10 +37,12 @@ use asm::Asm;
 use block::Draft;
 use buffer::Buffer;
 use fast::Fast;
+use host::Host;
 use iced_x86::Encoder;
 use site::{Home, Site};
 use std::sync::Arc;
 use thunks::{Exit, Thunks};
+use vectors::Copying;
 use watch::Watcher;
 use x86_arch::vmx::Registers;
 use x86_arch::{Access, RamPage};
@@ -98,6 +102,7 @@ pub(crate) struct Translator<P: RamPage + 'static> {
     alone: bool,
     watcher: Watcher,
     blocks: u64,
+    host: Host,
     /// Counts how often everything was dropped; code pages compare.
     pub(crate) epoch: u32,
     /// Instructions that translated code completed, without those that it called the interpreter for.
@@ -140,6 +145,7 @@ impl<P: RamPage + 'static> Translator<P> {
             alone,
             watcher: Watcher::new(),
             blocks: 0,
+            host: Host::detected(),
             epoch: 1,
             completed: 0,
         })
@@ -167,6 +173,11 @@ impl<P: RamPage + 'static> Translator<P> {
             table_bytes: (tables + sites) as u64,
             drops,
         }
+    }
+
+    /// As if the host's processor had not this feature; false when copying never depends on it.
+    pub(crate) fn do_without(&mut self, feature: &str) -> bool {
+        self.host.drop_feature(feature)
     }
 
     /// The entry of a block's code, translated now when the block is hot.
@@ -236,6 +247,7 @@ impl<P: RamPage + 'static> Translator<P> {
             &mut self.encoder,
             known,
             self.alone,
+            Copying::new::<P>(self.host),
         );
         let alias = page.translations.alias(linear & !0xFFF, epoch);
         let Some(mut made) = made else {

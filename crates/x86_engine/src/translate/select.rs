@@ -53,7 +53,7 @@ fn flags_of(insn: &Instruction) -> Option<Flags> {
         // What the others do to OF is up to the processor.
         Rcl | Rcr if operand_size(insn, 0) >= 4 => Flags::Changes,
         Mov | Movzx | Movsx | Movsxd | Movnti | Not | Xchg | Bswap | Movbe | Rorx | Sarx | Shlx
-        | Shrx | Pdep | Pext | Mulx => Flags::Keeps,
+        | Shrx | Pdep | Pext | Mulx | Crc32 => Flags::Keeps,
         Andn | Blsi | Blsmsk | Blsr | Bzhi | Popcnt => Flags::Writes,
         _ => match condition_of(insn) {
             Some(_) if insn.is_jcc_short_or_near() => return None,

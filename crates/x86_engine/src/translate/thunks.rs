@@ -3,6 +3,7 @@
 use crate::translate::HOST;
 use crate::translate::asm::{Asm, R12, R15, RAX, RBP, RBX, RDI, RSI};
 use crate::translate::entry::at;
+use crate::translate::{floating, vectors};
 
 /// Why translated code left; the value of `Frame::exit`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,6 +31,11 @@ pub struct Thunks {
     pub step: u64,
     /// Leaves; `rip` and `exit` are in the frame.
     pub leave: u64,
+    /// Makes the guest's MXCSR the host's ([`floating::emit_enter`]).
+    pub floating: u64,
+    /// VZEROUPPER and VZEROALL, when no guest register is in a host register ([`vectors::emit_clear`]).
+    pub clear_upper: u64,
+    pub clear_all: u64,
 }
 
 /// Host registers that a call does not keep, among those that hold guest registers.
@@ -60,6 +66,7 @@ pub fn emit(asm: &mut Asm) -> Thunks {
     let with_reason = asm.here();
     asm.put(at::EXIT, RAX);
     let leave = asm.here();
+    floating::emit_leave(asm);
     for (host, field) in homes() {
         asm.put(field, host);
     }
@@ -86,12 +93,14 @@ pub fn emit(asm: &mut Asm) -> Thunks {
         for (host, field) in homes().filter(|(host, _)| CALLER_SAVED.contains(host)) {
             asm.put(field, host);
         }
-        asm.lea(RDI, Some(RBP), None, -at::BASE);
-        asm.mov(RSI, R15);
-        asm.alu_imm(5, 4, 8);
-        asm.bytes(&[0xFF, 0x95]); // call [rbp + function]
-        asm.bytes(&function.to_le_bytes());
-        asm.alu_imm(0, 4, 8);
+        floating::emit_around(asm, |asm| {
+            asm.lea(RDI, Some(RBP), None, -at::BASE);
+            asm.mov(RSI, R15);
+            asm.alu_imm(5, 4, 8);
+            asm.bytes(&[0xFF, 0x95]); // call [rbp + function]
+            asm.bytes(&function.to_le_bytes());
+            asm.alu_imm(0, 4, 8);
+        });
         for (host, field) in homes().filter(|(host, _)| CALLER_SAVED.contains(host)) {
             asm.get(host, field);
         }
@@ -105,6 +114,7 @@ pub fn emit(asm: &mut Asm) -> Thunks {
     }
     asm.lea(RDI, Some(RBP), None, -at::BASE);
     asm.mov(RSI, RAX);
+    floating::emit_leave(asm);
     asm.bytes(&[0xFF, 0x95]); // call [rbp + STEP]
     asm.bytes(&at::STEP.to_le_bytes());
     for (host, field) in homes() {
@@ -117,5 +127,8 @@ pub fn emit(asm: &mut Asm) -> Thunks {
         fill_write,
         step,
         leave,
+        floating: floating::emit_enter(asm),
+        clear_upper: vectors::emit_clear(asm, true),
+        clear_all: vectors::emit_clear(asm, false),
     }
 }

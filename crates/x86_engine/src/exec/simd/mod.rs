@@ -24,30 +24,56 @@ use crate::fault::Fault;
 /// Executes one instruction.
 pub type Handler<P> = fn(&mut Cpu<'_, P>, &Instruction) -> Result<(), Fault>;
 
-/// The handler of `instruction`, or `None` when it is of no vector family.
-pub fn handler<P: RamPage + 'static>(instruction: &Instruction) -> Option<Handler<P>> {
+/// The modules that these instructions stand in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Family {
+    Mmx,
+    Lanes,
+    Moves,
+    Scalar,
+    /// Floating-point arithmetic: it reads and writes MXCSR, and so do conversions.
+    Float,
+    Convert,
+    Memory,
+    Gather,
+    Strings,
+    State,
+    X87,
+}
+
+/// The family and the handler of `instruction`, or `None` when it is no vector instruction.
+pub(crate) fn family<P: RamPage + 'static>(
+    instruction: &Instruction,
+) -> Option<(Family, Handler<P>)> {
     let encoding = instruction.code().encoding();
     let mmx = (0..instruction.op_count())
         .any(|i| instruction.op_kind(i) == OpKind::Register && instruction.op_register(i).is_mm());
     if !matches!(encoding, EncodingKind::Legacy | EncodingKind::VEX) {
         return None;
     }
+    let of = |family: Family| move |handler: Handler<P>| (family, handler);
     if mmx
         || instruction.mnemonic() == Mnemonic::Cvtpi2ps
         || instruction.mnemonic() == Mnemonic::Cvtpi2pd
     {
-        return mmx::handler(instruction);
+        return mmx::handler(instruction).map(of(Family::Mmx));
     }
-    None.or_else(|| lanes::handler(instruction))
-        .or_else(|| moves::handler(instruction))
-        .or_else(|| scalar::handler(instruction))
-        .or_else(|| float::handler(instruction))
-        .or_else(|| convert::handler(instruction))
-        .or_else(|| memory_forms::handler(instruction))
-        .or_else(|| gather::handler(instruction))
-        .or_else(|| strings::handler(instruction))
-        .or_else(|| xsave::handler(instruction))
-        .or_else(|| crate::exec::x87::handler(instruction))
+    let x87 = crate::exec::x87::handler;
+    None.or_else(|| lanes::handler(instruction).map(of(Family::Lanes)))
+        .or_else(|| moves::handler(instruction).map(of(Family::Moves)))
+        .or_else(|| scalar::handler(instruction).map(of(Family::Scalar)))
+        .or_else(|| float::handler(instruction).map(of(Family::Float)))
+        .or_else(|| convert::handler(instruction).map(of(Family::Convert)))
+        .or_else(|| memory_forms::handler(instruction).map(of(Family::Memory)))
+        .or_else(|| gather::handler(instruction).map(of(Family::Gather)))
+        .or_else(|| strings::handler(instruction).map(of(Family::Strings)))
+        .or_else(|| xsave::handler(instruction).map(of(Family::State)))
+        .or_else(|| x87(instruction).map(of(Family::X87)))
+}
+
+/// The handler of `instruction`, or `None` when it is of no vector family.
+pub fn handler<P: RamPage + 'static>(instruction: &Instruction) -> Option<Handler<P>> {
+    family(instruction).map(|(_, handler)| handler)
 }
 
 /// Executes an instruction of these families; #UD for any other.

@@ -173,7 +173,7 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
 }
 
 /// Legacy 16-byte operands are aligned save where the instruction says otherwise; VEX ones only where it says so.
-fn must_align(instruction: &Instruction, size: usize) -> bool {
+pub fn must_align(instruction: &Instruction, size: usize) -> bool {
     use Mnemonic::*;
     if is_vex(instruction) {
         return matches!(
