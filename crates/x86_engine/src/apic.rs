@@ -126,11 +126,10 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
     pub(crate) fn posted_interrupts(&mut self) {
         let descriptor = self.vcpu.controls.posted_descriptor;
         let requests = self.platform.take_posted_interrupts(descriptor);
-        for (word, bits) in requests.into_iter().enumerate() {
-            for bit in 0..64 {
-                if bits >> bit & 1 != 0 {
-                    self.request((word * 64 + bit) as u8);
-                }
+        for (word, mut bits) in requests.into_iter().enumerate() {
+            while bits != 0 {
+                self.request((word * 64) as u8 | bits.trailing_zeros() as u8);
+                bits &= bits - 1;
             }
         }
     }

@@ -170,9 +170,12 @@ fn bulk<P: RamPage + 'static>(
     if let Some(from) = from {
         cpu.load_bytes(from.linear, buffer, from.stack)?;
     } else {
-        let value = cpu.reg(RAX).to_le_bytes();
-        for chunk in buffer.chunks_exact_mut(element) {
-            chunk.copy_from_slice(&value[..element]);
+        let value = cpu.reg(RAX);
+        match element {
+            1 => buffer.fill(value as u8),
+            2 => fill(buffer, (value as u16).to_le_bytes()),
+            4 => fill(buffer, (value as u32).to_le_bytes()),
+            _ => fill(buffer, value.to_le_bytes()),
         }
     }
     cpu.store_bytes(to.linear, buffer, false)?;
@@ -181,6 +184,13 @@ fn bulk<P: RamPage + 'static>(
     }
     cpu.step_index_by(RDI, element, address, times);
     Ok(Some(times))
+}
+
+/// Elements of a size known here, so that no element is a call of `memcpy`.
+fn fill<const N: usize>(buffer: &mut [u8], value: [u8; N]) {
+    for element in buffer.as_chunks_mut().0 {
+        *element = value;
+    }
 }
 
 fn iterate<P: RamPage + 'static>(
