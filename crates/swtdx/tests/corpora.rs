@@ -4,7 +4,7 @@ use std::path::Path;
 
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 13] = [
+const TARGETS: [(&str, Target); 14] = [
     ("boot_files", tdx_devices::fuzz_boot_files),
     ("cmrs", swtdx::fuzz_cmrs),
     ("code", x86_engine::fuzz::fuzz_code),
@@ -14,6 +14,7 @@ const TARGETS: [(&str, Target); 13] = [
     ("fw_cfg_dma", tdx_devices::fuzz_dma),
     ("guest_calls", tdx_devices::fuzz_guest),
     ("module_calls", tdx_module::testing::play),
+    ("programs", x86_engine::fuzz::fuzz_programs),
     ("td_params", swtdx::fuzz_td_params),
     ("trace", conformance::fuzz_trace),
     ("virtio", tdx_devices::virtio::fuzz_driver),

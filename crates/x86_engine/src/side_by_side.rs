@@ -8,10 +8,11 @@ use std::fmt::Write as _;
 use x86_arch::RamPage;
 use x86_arch::vmx::Vcpu;
 
-/// The interpreter, and beside it the other kinds, which translate everything before it runs.
+/// Processors that share a guest's memory: with the interpreter, and beside that with the other kinds of engine,
+/// which translate everything before it runs.
 pub struct SideBySide {
-    interpreter: Engine<FlatPage>,
-    others: Vec<(Engine<FlatPage>, FlatGuest)>,
+    interpreters: Vec<Engine<FlatPage>>,
+    others: Vec<(Vec<Engine<FlatPage>>, FlatGuest)>,
 }
 
 impl Default for SideBySide {
@@ -21,18 +22,28 @@ impl Default for SideBySide {
 }
 
 impl SideBySide {
-    /// On a host that translates nothing the interpreter is alone ([`SideBySide::translates`]).
+    /// One processor. On a host that translates nothing the interpreter is alone ([`SideBySide::translates`]).
     pub fn new() -> SideBySide {
+        Self::with(1, 0)
+    }
+
+    /// So many processors, whose blocks are translated after so many executions.
+    pub fn with(processors: usize, translate_after: u16) -> SideBySide {
+        let engines = |kind| -> Vec<Engine<FlatPage>> {
+            let engine = |_| {
+                let mut engine = Engine::with(kind);
+                engine.translate_after(translate_after);
+                engine
+            };
+            (0..processors).map(engine).collect()
+        };
         let others = [EngineKind::Translator, EngineKind::Lockstep].into_iter();
-        let others = others.filter_map(|kind| {
-            let mut engine = Engine::with(kind);
-            engine.translate_after(0);
-            let copy = FlatGuest::new(0);
-            engine.refused().is_none().then_some((engine, copy))
-        });
+        let others = others.map(|kind| (engines(kind), FlatGuest::new(0)));
+        let others =
+            others.filter(|(engines, _)| engines.iter().all(|engine| engine.refused().is_none()));
         SideBySide {
-            interpreter: Engine::new(),
             others: others.collect(),
+            interpreters: engines(EngineKind::Interpreter),
         }
     }
 
@@ -41,28 +52,36 @@ impl SideBySide {
         !self.others.is_empty()
     }
 
-    /// Instructions that the translator's engine completed in translated code.
+    /// Instructions that the translator's engines completed in translated code.
     pub fn translated(&self) -> u64 {
-        self.others
-            .first()
-            .map_or(0, |(engine, _)| engine.translated())
+        let engines = self.others.first().map_or(&[][..], |(engines, _)| engines);
+        engines.iter().map(Engine::translated).sum()
     }
 
-    /// Runs the guest in each engine; `vcpu` and `guest` end as the interpreter leaves them.
+    /// Drops cached translations of a VPID on every processor.
+    pub fn invalidate(&mut self, vpid: u16) {
+        let others = self.others.iter_mut().flat_map(|(engines, _)| engines);
+        for engine in self.interpreters.iter_mut().chain(others) {
+            engine.invalidate(&[vpid]);
+        }
+    }
+
+    /// Runs the first processor in each kind of engine; `vcpu` and `guest` end as the interpreter leaves them.
     ///
     /// # Panics
     /// When the engines differ in what they ran, in the vCPU, in memory, or in what they asked the platform for.
     #[track_caller]
     pub fn run(&mut self, vcpu: &mut Vcpu, guest: &mut FlatGuest, budget: u64) -> Ran {
-        match self.compare(vcpu, guest, budget) {
+        match self.compare(0, vcpu, guest, budget) {
             Ok(ran) => ran,
             Err(difference) => panic!("{difference}"),
         }
     }
 
-    /// The same, with the first difference as an error.
+    /// The same for any processor, with the first difference as an error.
     pub fn compare(
         &mut self,
+        processor: usize,
         vcpu: &mut Vcpu,
         guest: &mut FlatGuest,
         budget: u64,
@@ -71,24 +90,24 @@ impl SideBySide {
         for (_, copy) in &mut self.others {
             guest.copy_to(copy);
         }
-        let ran = self.interpreter.run(vcpu, guest, budget);
-        for (engine, copy) in &mut self.others {
+        let ran = self.interpreters[processor].run(vcpu, guest, budget);
+        for (engines, copy) in &mut self.others {
+            let engine = &mut engines[processor];
             let mut other = start.clone();
             let got = engine.run(&mut other, copy, budget);
             let mut text = String::new();
             if let Some(difference) = engine.difference() {
                 text.push_str(difference);
             } else if got != ran {
-                let _ = writeln!(text, "ran {got:?}, the interpreter {ran:?}");
+                let _ = writeln!(text, "  {ran:?} and {got:?}");
             }
-            if text.is_empty() {
+            if engine.difference().is_none() {
                 tell_vcpu(vcpu, &other, &mut text);
                 tell_guest(guest, copy, &mut text);
             }
             if !text.is_empty() {
-                let code = guest.get(start.regs.rip, 64);
                 return Err(format!(
-                    "{}, {:#x} for {budget}, code {code:02x?}:\n{text}",
+                    "interpreter and {} from {:#x} for {budget}:\n{text}",
                     engine.kind(),
                     start.regs.rip,
                 ));

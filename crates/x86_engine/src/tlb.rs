@@ -14,7 +14,7 @@ const SLOTS: usize = 256;
 /// In no tag of an entry: accesses with it always take the slow path.
 pub(crate) const SLOW: u64 = 1 << 11;
 /// The permission bit of tags that does not matter for fetches: SMAP keeps no code from running.
-const DATA_ONLY: u64 = 2;
+pub(crate) const DATA_ONLY: u64 = 2;
 
 pub struct Entry<P> {
     /// Linear page number << 12, address-space slot << 2, class; `u64::MAX` when empty.

@@ -115,12 +115,12 @@ fn check(line: &str, translated: &mut u64) -> Result<(), String> {
     let (first, mut memory) = (vcpu.clone(), FlatGuest::new(0));
     guest.copy_to(&mut memory);
     let mut engines = SideBySide::new();
-    engines.compare(&mut vcpu, &mut guest, 1)?;
+    engines.compare(0, &mut vcpu, &mut guest, 1)?;
     // Once more, now that the engines know the pages: translated code leaves no access to the interpreter.
     vcpu = first;
     memory.copy_to(&mut guest);
     let before = engines.translated();
-    let ran = engines.compare(&mut vcpu, &mut guest, 1)?;
+    let ran = engines.compare(0, &mut vcpu, &mut guest, 1)?;
     *translated += engines.translated() - before;
     let wants_fault = after
         .split_whitespace()

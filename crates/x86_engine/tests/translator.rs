@@ -26,7 +26,7 @@ fn run(
         let mut vcpu = make(&mut guest);
         let mut retired = 0;
         for &budget in budgets {
-            let ran = engines.compare(&mut vcpu, &mut guest, budget);
+            let ran = engines.compare(0, &mut vcpu, &mut guest, budget);
             retired += ran.map_err(TestCaseError::fail)?.retired;
         }
         end = Some((retired, vcpu));

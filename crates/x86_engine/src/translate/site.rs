@@ -3,6 +3,7 @@
 use crate::code;
 use crate::cpu::{Cpu, Mode, REG_PAGE};
 use crate::op::{BRANCH, Op, SOLO};
+use crate::tlb::DATA_ONLY;
 use crate::translate::thunks::Exit;
 use crate::translate::{pack, unpack, usable};
 use std::sync::{Arc, OnceLock};
@@ -106,7 +107,9 @@ impl<P: RamPage + 'static> Site<P> {
             cpu.frame.context = fast.context(tag);
         }
         let rest = i64::from(self.rest) - 1;
-        if rip == following && self.next != 0 {
+        // In another address space other code may follow.
+        let same_space = (tag ^ cpu.tag) & !DATA_ONLY == 0;
+        if rip == following && self.next != 0 && same_space {
             if cpu.frame.budget < rest || self.home.ram.code_version() != self.home.version {
                 return leave(cpu, rip, Exit::Continue);
             }

@@ -1,4 +1,11 @@
-//! What the fuzz target and the tests run: any bytes as a guest.
+//! What the fuzz targets and the tests run: any bytes as a guest.
+
+mod input;
+mod machine;
+mod program;
+mod run;
+
+pub use run::{Told, fuzz_programs, play};
 
 use crate::flat::{FlatGuest, long_vcpu, protected_vcpu};
 use crate::side_by_side::SideBySide;
