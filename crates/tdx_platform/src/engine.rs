@@ -1,5 +1,6 @@
 //! Guests that the CPU engine runs: one engine for each processor, on the machine's memory and clock.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,8 +32,6 @@ struct Processor {
     revoked: u64,
     /// What the engines before this one translated.
     before: Statistics,
-    /// Instructions completed on this processor.
-    retired: u64,
     /// Why the #VE was raised that the guest had not asked about when it took a triple fault.
     unread_ve: Option<ExitReason>,
 }
@@ -57,6 +56,8 @@ impl Processor {
 pub struct Engines {
     kind: EngineKind,
     processors: Vec<Mutex<Processor>>,
+    /// Instructions completed on all processors.
+    retired: AtomicU64,
     difference: Mutex<Option<String>>,
 }
 
@@ -66,12 +67,12 @@ impl Engines {
             engine: Engine::with(kind),
             revoked: 0,
             before: Statistics::default(),
-            retired: 0,
             unread_ve: None,
         };
         Engines {
             kind,
             processors: (0..lps).map(|_| Mutex::new(processor())).collect(),
+            retired: AtomicU64::new(0),
             difference: Mutex::default(),
         }
     }
@@ -97,11 +98,9 @@ impl Engines {
         self.processor(lp).engine.invalidate(vpids);
     }
 
-    /// Instructions that guests completed on all processors.
+    /// Instructions that guests completed on all processors; of one that is in a guest, before it went in.
     pub fn retired(&self) -> u64 {
-        (0..self.processors.len() as u32)
-            .map(|lp| self.processor(LpId(lp)).retired)
-            .sum()
+        self.retired.load(Relaxed)
     }
 
     /// What was translated on all processors; `None` where nothing is translated.
@@ -185,7 +184,7 @@ impl Engines {
             let ran = processor.engine.run(vcpu, &mut bridge, budget);
             let passed = bridge.passed;
             hardware.advance(ran.ticks.saturating_sub(passed));
-            processor.retired += ran.retired;
+            self.retired.fetch_add(ran.retired, Relaxed);
             match ran.stop {
                 Stop::Exit => {
                     let ve = &vcpu.ve_info;

@@ -220,6 +220,7 @@ impl Life<'_> {
             ticks,
             instructions: self.platform.retired(),
             wall_ms: started.elapsed().as_millis() as u64,
+            marks: seen.marks.clone(),
             translator: self.platform.translated().map(Translator::new),
             entries: stats.entries,
             exits: summary::exits(&stats),

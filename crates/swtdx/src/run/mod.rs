@@ -92,7 +92,9 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     }
     let traced_here = args.trace.as_deref() == Some(Path::new("-"));
     let status = Status::new(!args.quiet && !traced_here && args.gdb.is_none());
-    let (console, seen) = Console::new(to, status.clone());
+    let counted = Arc::clone(&platform);
+    let completed = Box::new(move || counted.retired());
+    let (console, seen) = Console::new(to, status.clone(), completed);
     let (console, devices) = devices::on_the_bus(args, Box::new(console))?;
     let schedule = schedule(args)?;
     let lps = (0..).zip(platform.lps());

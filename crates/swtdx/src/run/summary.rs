@@ -9,7 +9,7 @@ use tdx_platform::Statistics;
 use x86_arch::ExitReason;
 
 use super::accounts::{Accounts, FaultSummary};
-use super::console::Seen;
+use super::console::{Mark, Seen};
 use super::guest::Guest;
 use super::report::{Report, hex};
 use super::schedule::End;
@@ -29,6 +29,7 @@ pub struct Summary {
     /// Instructions that the guest completed.
     pub instructions: u64,
     pub wall_ms: u64,
+    pub marks: Vec<Mark>,
     /// Where an engine translated the guest's code.
     pub translator: Option<Translator>,
     pub entries: u64,
