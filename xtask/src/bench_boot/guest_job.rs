@@ -28,13 +28,17 @@ pub const JOBS: &[Job] = &[
     },
 ];
 
-/// 5 instructions, 100 million times, as a static ELF program of x86-64 Linux.
-fn alu_program() -> Vec<u8> {
+/// Rounds of the ALU loop: seconds of it, so that starting a process does not count.
+const ROUNDS: u32 = 2_000_000_000;
+
+/// 5 instructions, `rounds` times, as a static ELF program of x86-64 Linux.
+fn alu_program(rounds: u32) -> Vec<u8> {
     const BASE: u64 = 0x40_0000;
     const HEADERS: u64 = 64 + 56;
+    let [a, b, c, d] = rounds.to_le_bytes();
     #[rustfmt::skip]
     let code = [
-        0xB9, 0x00, 0xE1, 0xF5, 0x05, // mov ecx, 100000000
+        0xB9, a, b, c, d,             // mov ecx, rounds
         0x48, 0x01, 0xC8,             // again: add rax, rcx
         0x48, 0x31, 0xC3,             // xor rbx, rax
         0x48, 0xC1, 0xC3, 0x05,       // rol rbx, 5
@@ -72,7 +76,7 @@ fn alu_program() -> Vec<u8> {
 /// One command line that does all jobs.
 pub fn script() -> String {
     // Octal, as short as printf allows: zeros are most of it.
-    let program: String = alu_program()
+    let program: String = alu_program(ROUNDS)
         .iter()
         .map(|byte| format!("\\{byte:o}"))
         .collect();
@@ -119,7 +123,7 @@ mod tests {
     fn the_alu_program_runs_and_exits_with_0() {
         use std::os::unix::fs::PermissionsExt;
         let file = std::env::temp_dir().join(format!("swtdx-alu-{}", std::process::id()));
-        std::fs::write(&file, alu_program()).expect("a file");
+        std::fs::write(&file, alu_program(1000)).expect("a file");
         let mode = std::fs::Permissions::from_mode(0o755);
         std::fs::set_permissions(&file, mode).expect("it may be executed");
         let ran = std::process::Command::new(&file).status();
