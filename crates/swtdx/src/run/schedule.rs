@@ -13,6 +13,8 @@ use super::status::{Now, Status};
 
 /// Host TSC ticks that a vCPU runs before the next one's turn.
 const SLICE: u64 = 100_000;
+/// The same of the only vCPU: nobody waits for it but the user, about a millisecond at most.
+const SLICE_ALONE: u64 = 2_000_000;
 
 /// The longest wait for input before the run looks at its other duties.
 const GLANCE: Duration = Duration::from_millis(100);
@@ -232,7 +234,11 @@ impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Running<'_, M, L, C> {
         let vcpu = &mut self.vcpus[index];
         let now = self.clockwork.now();
         let timer = self.board.next_deadline().map(|at| self.tsc.to_host(at));
-        let end = timer.map_or(now + SLICE, |at| at.clamp(now + 1, now + SLICE));
+        let slice = match self.states.len() {
+            1 => SLICE_ALONE,
+            _ => SLICE,
+        };
+        let end = timer.map_or(now + slice, |at| at.clamp(now + 1, now + slice));
         self.clockwork.arm(on, end);
         let number = vcpu.index();
         let stop = Run {
