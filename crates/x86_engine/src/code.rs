@@ -10,6 +10,8 @@ use x86_arch::{KeyedHpa, RamPage};
 
 /// Ops of a block at most: the budget's granularity is one instruction all the same.
 const BLOCK: usize = 64;
+/// Bytes read at once, besides those of one instruction, when a block is decoded.
+const PIECE: usize = 113;
 /// Pages kept; when full, everything is decoded anew.
 const PAGES: usize = 16384;
 
@@ -106,12 +108,18 @@ impl<P: RamPage + 'static> CodePage<P> {
     #[cold]
     #[inline(never)]
     fn decode_block(&mut self, offset: usize) -> Option<Block> {
-        let mut bytes = [0; 4096];
-        self.ram.read(offset, &mut bytes[offset..]);
+        // Most blocks are short: the page is read piece by piece, each instruction whole.
+        let mut bytes = [0; BLOCK * 15];
+        let mut end = offset;
         let first = self.ops.len();
         let mut at = offset;
         while at < 4096 && self.ops.len() - first < BLOCK {
-            let (insn, error) = decode(&bytes[at..], at, self.mode);
+            if end < at + 15 && end < 4096 {
+                let from = end;
+                end = (at + 15 + PIECE).min(offset + bytes.len()).min(4096);
+                self.ram.read(from, &mut bytes[from - offset..end - offset]);
+            }
+            let (insn, error) = decode(&bytes[at - offset..end - offset], at, self.mode);
             if error != DecoderError::None {
                 // Cut off by the end of the page, too long or invalid: the careful path finds out.
                 break;

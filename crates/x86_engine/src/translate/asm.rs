@@ -38,11 +38,9 @@ pub struct Asm {
 }
 
 impl Asm {
-    pub fn new(base: u64) -> Asm {
-        Asm {
-            code: Vec::with_capacity(4096),
-            base,
-        }
+    /// `code` is empty.
+    pub fn new(base: u64, code: Vec<u8>) -> Asm {
+        Asm { code, base }
     }
     pub fn here(&self) -> u64 {
         self.base + self.code.len() as u64

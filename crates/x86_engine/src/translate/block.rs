@@ -16,6 +16,8 @@ use iced_x86::{
 
 /// Instructions of a block at most; a budget check subtracts them as a signed byte.
 const LONGEST: usize = 64;
+/// Bytes that their code can have at most.
+pub const BYTES: usize = LONGEST * 15;
 /// Forward branches that a block goes on behind.
 const SIDE_EXITS: usize = 6;
 /// Guest RSP's host register.
@@ -34,12 +36,38 @@ pub enum Step {
 
 /// Where the guest code of a block comes from.
 pub struct Source<'a> {
-    pub bytes: &'a [u8; 4096],
-    /// The linear address of the page.
+    /// From the block's first byte on, to the end of the page or [`BYTES`].
+    pub bytes: &'a [u8],
+    /// The linear address of the page, and the block's offset in it.
     pub page: u64,
     pub offset: usize,
     pub version: u32,
     pub version_address: u64,
+}
+
+/// What translations use one after the other.
+pub struct Tools {
+    encoder: Encoder,
+    code: Vec<u8>,
+    insns: Vec<Instruction>,
+    stubs: Vec<Stub>,
+}
+
+impl Tools {
+    pub fn new() -> Tools {
+        Tools {
+            encoder: Encoder::new(64),
+            code: Vec::new(),
+            insns: Vec::new(),
+            stubs: Vec::new(),
+        }
+    }
+
+    /// The code is not needed any more.
+    pub fn reuse(&mut self, mut code: Vec<u8>) {
+        code.clear();
+        self.code = code;
+    }
 }
 
 /// A translated block.
@@ -152,20 +180,22 @@ pub fn translate(
     source: &Source<'_>,
     base: u64,
     thunks: Thunks,
-    encoder: &mut Encoder,
+    tools: &mut Tools,
     known: &dyn Fn(u16) -> Option<u64>,
     alone: bool,
     vectors: Copying,
 ) -> Option<Translated> {
+    let mut insns = core::mem::take(&mut tools.insns);
+    decode(source, &mut insns);
     let mut builder = Builder {
-        asm: Asm::new(base),
-        encoder,
+        asm: Asm::new(base, core::mem::take(&mut tools.code)),
+        encoder: &mut tools.encoder,
         thunks,
         page: source.page,
         start: source.page + source.offset as u64,
         alone,
         inner: 0,
-        stubs: Vec::new(),
+        stubs: core::mem::take(&mut tools.stubs),
         links: Vec::new(),
         sites: Vec::new(),
         saved: true,
@@ -184,7 +214,6 @@ pub fn translate(
     builder.inner = builder.asm.here();
     let budget = builder.budget_check();
     let start = builder.rip;
-    let insns = decode(source);
     loop {
         if builder.done == LONGEST || builder.rip & !0xFFF != source.page {
             builder.flush_vectors();
@@ -252,6 +281,8 @@ pub fn translate(
     for site in &mut builder.sites {
         site.rest = count - site.rest;
     }
+    tools.stubs = builder.stubs;
+    tools.insns = insns;
     Some(Translated {
         code: builder.asm.code,
         inner,
@@ -269,11 +300,10 @@ fn ends(insn: &Instruction) -> bool {
 }
 
 /// The instructions from the block's start, as far as they may belong to it.
-fn decode(source: &Source<'_>) -> Vec<Instruction> {
-    let bytes = &source.bytes[source.offset..];
+fn decode(source: &Source<'_>, insns: &mut Vec<Instruction>) {
     let rip = source.page + source.offset as u64;
-    let mut decoder = Decoder::with_ip(64, bytes, rip, DecoderOptions::NONE);
-    let mut insns = Vec::with_capacity(16);
+    let mut decoder = Decoder::with_ip(64, source.bytes, rip, DecoderOptions::NONE);
+    insns.clear();
     while insns.len() < LONGEST && decoder.can_decode() {
         let insn = decoder.decode();
         if decoder.last_error() != DecoderError::None {
@@ -285,7 +315,6 @@ fn decode(source: &Source<'_>) -> Vec<Instruction> {
             break;
         }
     }
-    insns
 }
 
 /// Whether the memory operand's address is cut to 32 bits.
@@ -729,7 +758,8 @@ impl Builder<'_> {
 
     /// What is rarely executed, behind the block. `count`: instructions of the block.
     fn stubs(&mut self, count: usize, known: &dyn Fn(u16) -> Option<u64>) {
-        for stub in std::mem::take(&mut self.stubs) {
+        let mut stubs = std::mem::take(&mut self.stubs);
+        for stub in stubs.drain(..) {
             match stub {
                 Stub::Miss {
                     from,
@@ -796,5 +826,6 @@ impl Builder<'_> {
                 }
             }
         }
+        self.stubs = stubs;
     }
 }

@@ -34,11 +34,10 @@ use crate::flags::{AF, CF, OF, PF, SF, ZF};
 use crate::statistics::Statistics;
 use crate::tlb::{SLOW, Tlb, set_of};
 use asm::Asm;
-use block::Draft;
+use block::{Draft, Tools};
 use buffer::Buffer;
 use fast::Fast;
 use host::Host;
-use iced_x86::Encoder;
 use site::{Home, Site};
 use std::sync::Arc;
 use thunks::{Exit, Thunks};
@@ -96,7 +95,7 @@ pub(crate) struct Translator<P: RamPage + 'static> {
     /// What the code of the buffer points at.
     sites: Vec<Arc<[Site<P>]>>,
     thunks: Thunks,
-    encoder: Encoder,
+    tools: Tools,
     hot: u16,
     /// Blocks lead to no other block (lockstep).
     alone: bool,
@@ -131,7 +130,7 @@ impl<P: RamPage + 'static> Translator<P> {
             return Err(why);
         }
         let mut buffer = Buffer::new(BUFFER)?;
-        let mut asm = Asm::new(buffer.address(0));
+        let mut asm = Asm::new(buffer.address(0), Vec::new());
         let thunks = thunks::emit(&mut asm);
         assert!(asm.code.len() <= START);
         buffer.write(0, &asm.code);
@@ -140,7 +139,7 @@ impl<P: RamPage + 'static> Translator<P> {
             buffer,
             thunks,
             sites: Vec::new(),
-            encoder: Encoder::new(64),
+            tools: Tools::new(),
             hot: HOT,
             alone,
             watcher: Watcher::new(),
@@ -221,8 +220,10 @@ impl<P: RamPage + 'static> Translator<P> {
                 fast.renew_all();
             }
         }
-        let mut bytes = [0; 4096];
-        page.ram.read(0, &mut bytes);
+        let offset = (linear & 0xFFF) as usize;
+        let mut bytes = [0; block::BYTES];
+        let bytes = &mut bytes[..block::BYTES.min(4096 - offset)];
+        page.ram.read(offset, bytes);
         let base = self.buffer.address(self.used);
         let epoch = self.epoch;
         let version = page.version;
@@ -233,9 +234,9 @@ impl<P: RamPage + 'static> Translator<P> {
             Found::Interpret => None,
         };
         let source = block::Source {
-            bytes: &bytes,
+            bytes,
             page: linear & !0xFFF,
-            offset: (linear & 0xFFF) as usize,
+            offset,
             version,
             version_address: host.code_version.as_ptr() as u64,
         };
@@ -244,7 +245,7 @@ impl<P: RamPage + 'static> Translator<P> {
             &source,
             base,
             self.thunks,
-            &mut self.encoder,
+            &mut self.tools,
             known,
             self.alone,
             Copying::new::<P>(self.host),
@@ -271,6 +272,7 @@ impl<P: RamPage + 'static> Translator<P> {
         self.blocks += 1;
         self.buffer.write(self.used, &made.code);
         self.used = (self.used + made.code.len()).next_multiple_of(16);
+        self.tools.reuse(made.code);
         let inner = base + made.inner as u64;
         let entry = Entry {
             address: base,

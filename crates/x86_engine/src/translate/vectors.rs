@@ -265,9 +265,9 @@ impl Builder<'_> {
 mod tests {
     use super::*;
     use crate::flat::FlatPage;
-    use crate::translate::block::{Source, translate};
+    use crate::translate::block::{Source, Tools, translate};
     use crate::translate::thunks;
-    use iced_x86::{Code, Decoder, DecoderOptions, Encoder};
+    use iced_x86::{Code, Decoder, DecoderOptions};
     use std::collections::{BTreeMap, BTreeSet};
 
     /// One encoding of each vector form that the interpreter implements: all opcodes with register and memory operands.
@@ -330,14 +330,14 @@ mod tests {
             version: 1,
             version_address: 0,
         };
-        let thunks = thunks::emit(&mut Asm::new(0));
-        let mut encoder = Encoder::new(64);
+        let thunks = thunks::emit(&mut Asm::new(0, Vec::new()));
+        let mut tools = Tools::new();
         let vectors = Copying::new::<FlatPage>(host);
         translate(
             &source,
             0x1_0000,
             thunks,
-            &mut encoder,
+            &mut tools,
             &|_| None,
             true,
             vectors,
