@@ -130,6 +130,20 @@ fn calls_and_returns_between_pages() {
 }
 
 #[test]
+fn undefined_flags_are_the_interpreters_before_a_move_to_a_control_register() {
+    // mov ecx, 3; top: bsf rax, rdi; mov cr2, rax; and r9, rdi; dec ecx; jnz top; hlt
+    let code = [
+        0xB9, 3, 0, 0, 0, 0x48, 0x0F, 0xBC, 0xC7, 0x0F, 0x22, 0xD0, 0x49, 0x21, 0xF9, 0xFF, 0xC9,
+        0x75, 0xF2, 0xF4,
+    ];
+    for budget in 1..16 {
+        let mut registers = [0; 16];
+        registers[7] = 1;
+        both(&code, |guest| state(guest, registers, 0, 0), budget);
+    }
+}
+
+#[test]
 fn code_that_changes_itself_runs_as_changed() {
     // mov ecx, 50; top: add eax, 1 (the immediate is incremented by the next instruction); inc byte [rip - 7];
     // dec ecx; jnz top; hlt.

@@ -71,7 +71,11 @@ fn flags_die(rest: &[Instruction]) -> bool {
         let plain = insn.op_count() < 3
             && (0..insn.op_count()).all(|n| match insn.op_kind(n) {
                 OpKind::Memory => false,
-                OpKind::Register => gpr_of(insn.op_register(n)).1 == 0,
+                OpKind::Register => {
+                    // Control, debug and segment registers are the interpreter's.
+                    let register = insn.op_register(n);
+                    register.is_gpr() && gpr_of(register).1 == 0
+                }
                 _ => true,
             });
         match flags_of(insn) {
