@@ -18,6 +18,8 @@ use iced_x86::{
 const LONGEST: usize = 64;
 /// Bytes that their code can have at most.
 pub const BYTES: usize = LONGEST * 15;
+/// Instructions of a loop's rounds at most, when several are one block.
+const UNROLLED: usize = 32;
 /// Forward branches that a block goes on behind.
 const SIDE_EXITS: usize = 6;
 /// Guest RSP's host register.
@@ -132,11 +134,15 @@ enum Stub {
         done: usize,
         dirty: u16,
     },
-    /// A branch to `target` taken after `done` instructions.
+    /// A branch to `target` taken after `done` instructions; what of the guest's flags and vector registers has yet to
+    /// be put into the frame.
     Branch {
         from: Forward,
         target: u64,
         done: usize,
+        saved: bool,
+        clear_af: bool,
+        dirty: u16,
     },
     /// The target of an indirect call that the jump cache does not know is in `SPARE`.
     Unknown { from: Forward },
@@ -186,7 +192,7 @@ pub fn translate(
     vectors: Copying,
 ) -> Option<Translated> {
     let mut insns = core::mem::take(&mut tools.insns);
-    decode(source, &mut insns);
+    decode(source, &mut insns, alone);
     let mut builder = Builder {
         asm: Asm::new(base, core::mem::take(&mut tools.code)),
         encoder: &mut tools.encoder,
@@ -241,7 +247,7 @@ pub fn translate(
         match select::instruction(&mut builder, insn, rest, known) {
             Ok(Step::Next) => {
                 builder.done += 1;
-                builder.rip = insn.next_ip();
+                builder.rip = next_of(insn, rest);
                 builder.reached(mark.1);
             }
             Ok(Step::End) => {
@@ -292,6 +298,11 @@ pub fn translate(
     })
 }
 
+/// Where a block goes on behind an instruction.
+pub fn next_of(insn: &Instruction, rest: &[Instruction]) -> u64 {
+    rest.first().map_or(insn.next_ip(), Instruction::ip)
+}
+
 /// Whether nothing follows an instruction that the interpreter executes: it branches, or always makes a VM exit.
 fn ends(insn: &Instruction) -> bool {
     let flow = insn.flow_control();
@@ -299,20 +310,40 @@ fn ends(insn: &Instruction) -> bool {
         || matches!(insn.mnemonic(), Mnemonic::Tdcall | Mnemonic::Hlt)
 }
 
-/// The instructions from the block's start, as far as they may belong to it.
-fn decode(source: &Source<'_>, insns: &mut Vec<Instruction>) {
-    let rip = source.page + source.offset as u64;
-    let mut decoder = Decoder::with_ip(64, source.bytes, rip, DecoderOptions::NONE);
+/// The instructions from the block's start in the order in which they are expected to run, as far as they may belong to
+/// it: behind forward jumps, and several rounds of a short loop.
+fn decode(source: &Source<'_>, insns: &mut Vec<Instruction>, alone: bool) {
+    let start = source.page + source.offset as u64;
+    let mut decoder = Decoder::with_ip(64, source.bytes, start, DecoderOptions::NONE);
     insns.clear();
+    let mut round = None;
     while insns.len() < LONGEST && decoder.can_decode() {
         let insn = decoder.decode();
         if decoder.last_error() != DecoderError::None {
             break;
         }
         insns.push(insn);
-        let flow = insn.flow_control();
-        if flow != FlowControl::Next && flow != FlowControl::ConditionalBranch {
-            break;
+        let followed = match insn.flow_control() {
+            FlowControl::Next => continue,
+            _ if alone || !select::leads_to_target(&insn) => None,
+            FlowControl::ConditionalBranch if insn.near_branch64() == start => {
+                let round = *round.get_or_insert(insns.len());
+                (insns.len() + round <= UNROLLED).then_some(0)
+            }
+            FlowControl::UnconditionalBranch if insn.near_branch64() > insn.ip() => {
+                Some((insn.near_branch64() - start) as usize)
+            }
+            _ => None,
+        };
+        match followed {
+            Some(offset) if offset < source.bytes.len() => {
+                decoder.set_ip(start + offset as u64);
+                if decoder.set_position(offset).is_err() {
+                    break;
+                }
+            }
+            _ if insn.flow_control() == FlowControl::ConditionalBranch => {}
+            _ => break,
         }
     }
 }
@@ -681,7 +712,8 @@ impl Builder<'_> {
         self.leave(target, 0, Exit::Continue);
     }
 
-    /// A conditional branch. True when the block may go on behind it.
+    /// A conditional branch on the host's flags. True when the block may go on behind it, with the flags and the
+    /// vector registers as they were; otherwise they are put into the frame.
     pub fn branch_if(
         &mut self,
         condition: u8,
@@ -691,23 +723,47 @@ impl Builder<'_> {
         let goes_on = target > self.rip && self.side_exits < SIDE_EXITS;
         if goes_on {
             self.side_exits += 1;
-        } else if self.same_page(target)
+        } else {
+            self.flush_vectors();
+            if self.live && !self.saved {
+                self.save_flags();
+                self.restore_flags();
+            }
+        }
+        if !goes_on
+            && self.same_page(target)
             && let Some(inner) = self.known(target, known)
         {
             self.asm.jump_if(condition, inner);
             return false;
         }
-        let from = self.asm.jump_forward_if(condition);
         if !goes_on && self.same_page(target) {
+            let from = self.asm.jump_forward_if(condition);
             self.links
                 .push(((target & 0xFFF) as u16, self.asm.site(from)));
+            self.stub_branch(from, target);
+        } else {
+            self.leave_block_if(condition, target);
         }
+        goes_on
+    }
+
+    /// Leaves the block for `target` when the condition holds for the host's flags. What is not in the frame is put there
+    /// on that way only.
+    pub fn leave_block_if(&mut self, condition: u8, target: u64) {
+        let from = self.asm.jump_forward_if(condition);
+        self.stub_branch(from, target);
+    }
+
+    fn stub_branch(&mut self, from: Forward, target: u64) {
         self.stubs.push(Stub::Branch {
             from,
             target,
             done: self.done + 1,
+            saved: self.saved,
+            clear_af: self.clear_af,
+            dirty: self.dirty,
         });
-        goes_on
     }
 
     /// Looks the address in R15 up in the jump cache: its entry in RAX, or out by `miss`. The flags have to be
@@ -812,8 +868,18 @@ impl Builder<'_> {
                     self.store_vectors(dirty);
                     self.interpret(rip, done, count, None);
                 }
-                Stub::Branch { from, target, done } => {
+                Stub::Branch {
+                    from,
+                    target,
+                    done,
+                    saved,
+                    clear_af,
+                    dirty,
+                } => {
                     self.asm.bind(from);
+                    self.store_vectors(dirty);
+                    (self.saved, self.live, self.clear_af) = (saved, !saved, clear_af);
+                    self.save_flags();
                     if count != done {
                         self.asm.alu_field_imm(0, at::BUDGET, (count - done) as i32);
                     }

@@ -14,6 +14,7 @@ use crate::translate::asm::R15;
 use crate::translate::block::{Builder, Step, Unsupported};
 use crate::translate::vectors;
 use arithmetic::*;
+pub use branch::leads_to_target;
 use branch::{conditional_branch, counted_branch, transfer};
 use copy::copy;
 pub use copy::{emit, part, point_at_r15};
@@ -143,11 +144,11 @@ pub fn instruction(
         Push => return push(b, insn),
         Pop => return pop(b, insn),
         Leave if insn.code() == Code::Leaveq => return leave(b),
-        Call | Jmp | Ret => return transfer(b, insn, known),
+        Call | Jmp | Ret => return transfer(b, insn, rest, known),
         _ => {}
     }
     match condition_of(insn) {
-        Some(code) if insn.is_jcc_short_or_near() => conditional_branch(b, insn, code, known),
+        Some(code) if insn.is_jcc_short_or_near() => conditional_branch(b, insn, rest, code, known),
         _ => {
             vectors::instruction(b, insn)?;
             Ok(Step::Next)

@@ -2,7 +2,7 @@
 
 use crate::operand::gpr_of;
 use crate::translate::asm::{ABOVE, EQUAL, NOT_EQUAL, R15, RAX, RCX};
-use crate::translate::block::{Builder, Done, STACK, Step, Unsupported};
+use crate::translate::block::{Builder, Done, STACK, Step, Unsupported, next_of};
 use crate::translate::entry::at;
 use crate::translate::select::{Known, Result};
 use iced_x86::{Code, Instruction, OpKind};
@@ -12,19 +12,31 @@ fn is_plain(target: u64) -> bool {
     target.wrapping_add(1 << 47) >> 48 == 0
 }
 
+/// Whether a direct branch is one whose target a block may go on at.
+pub fn leads_to_target(insn: &Instruction) -> bool {
+    let jumps = insn.is_jcc_short_or_near() || insn.is_jmp_short_or_near();
+    jumps && !operand_is_short(insn) && is_plain(insn.near_branch64())
+}
+
 pub(super) fn conditional_branch(
     b: &mut Builder<'_>,
     insn: &Instruction,
+    rest: &[Instruction],
     code: u8,
     known: Known<'_>,
 ) -> Result {
     let target = insn.near_branch64();
-    if !is_plain(target) || insn.len() < 2 || operand_is_short(insn) {
+    if !leads_to_target(insn) {
         return Err(Unsupported);
     }
-    b.flush_vectors();
-    b.save_flags();
-    b.restore_flags();
+    if !b.live {
+        b.restore_flags();
+    }
+    if next_of(insn, rest) != insn.next_ip() {
+        // Another round of a loop.
+        b.leave_block_if(code ^ 1, insn.next_ip());
+        return Ok(Step::Next);
+    }
     if b.branch_if(code, target, known) {
         return Ok(Step::Next);
     }
@@ -45,7 +57,6 @@ pub(super) fn counted_branch(b: &mut Builder<'_>, insn: &Instruction, known: Kno
         Code::Loop_rel8_64_ECX => (true, true),
         _ => return Err(Unsupported),
     };
-    b.flush_vectors();
     b.lose_flags();
     if counts {
         b.asm.lea(RCX, Some(RCX), None, -1);
@@ -71,7 +82,15 @@ fn operand_is_short(insn: &Instruction) -> bool {
     insn.op_kind(0) != OpKind::NearBranch64
 }
 
-pub(super) fn transfer(b: &mut Builder<'_>, insn: &Instruction, known: Known<'_>) -> Result {
+pub(super) fn transfer(
+    b: &mut Builder<'_>,
+    insn: &Instruction,
+    rest: &[Instruction],
+    known: Known<'_>,
+) -> Result {
+    if !rest.is_empty() {
+        return Ok(Step::Next);
+    }
     b.flush_vectors();
     match insn.code() {
         Code::Jmp_rel8_64 | Code::Jmp_rel32_64 => {
