@@ -229,7 +229,11 @@ fn run_loop<P: RamPage + 'static>(
             slice_end = budget.min(cpu.time() + SLICE);
         }
         if cpu.attention {
+            // The mode may be another one.
             current = NOWHERE;
+            cpu.attention = !cpu.is_quiet();
+        }
+        if cpu.attention {
             match cpu.between() {
                 Ok(Next::Run) => {}
                 Ok(Next::Step) => {
@@ -621,6 +625,26 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
             }));
         }
         Ok(())
+    }
+
+    /// Whether [`Cpu::between`] would find nothing to do.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let regs = &self.vcpu.regs;
+        let no_traps = self.pending_trap.is_none()
+            && !self.bus_lock
+            && self.debug_hits == 0
+            && regs.pending_debug & 0x600F == 0
+            && regs.dr7 & 0xFF == 0
+            && self.system_flags & (flags::TF | flags::RF) == 0;
+        let no_windows = !self.primary(control::INTERRUPT_WINDOW)
+            && !self.primary(control::NMI_WINDOW)
+            && !self.primary(control::MONITOR_TRAP_FLAG)
+            && (self.secondary(control::VIRTUAL_INTERRUPT) || !self.primary(control::TPR_SHADOW));
+        no_traps
+            && no_windows
+            && regs.activity == 0
+            && regs.interruptibility & (STI_SHADOW | MOV_SS_SHADOW) == 0
+            && !(self.interrupts_enabled() && self.virtual_interrupt_pending())
     }
 
     /// Looks at everything that may come between two instructions, in the order of the manual's priorities (SDM

@@ -91,6 +91,9 @@ impl<P: RamPage + 'static> Site<P> {
             0 => following,
             _ => cpu.next_rip,
         };
+        if cpu.attention {
+            cpu.attention = !cpu.is_quiet();
+        }
         if cpu.attention
             || cpu.frame.budget <= 0
             || generation != cpu.tlb.generation
