@@ -68,9 +68,9 @@ pub struct Args {
     /// Run a guest that is a Rust function in swtdx, without the CPU engine
     #[arg(long, conflicts_with_all = ["firmware", "kernel"])]
     pub scripted: bool,
-    /// What runs the guest's code: interpreter; translator (compiles hot code for this processor); or lockstep, both
-    /// at once, which ends with exit status 70 and a reproducer at the first difference
-    #[arg(long, value_name = "ENGINE", default_value_t = EngineKind::default(), conflicts_with = "scripted")]
+    /// What runs the guest's code: translator (compiles hot code for this processor, with the same results); interpreter;
+    /// or lockstep, both at once, which ends with exit status 70 and a reproducer at the first difference
+    #[arg(long, value_name = "ENGINE", default_value_t = EngineKind::Translator, conflicts_with = "scripted")]
     pub engine: EngineKind,
     /// Virtual processors
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=MAX_CPUS))]
