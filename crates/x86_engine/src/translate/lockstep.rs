@@ -12,6 +12,7 @@ use crate::op::{BRANCH, SOLO};
 use crate::tlb::SLOW;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::rc::Rc;
 use x86_arch::RamPage;
 
 /// What a rehearsed instruction wrote.
@@ -45,35 +46,59 @@ impl<P: RamPage> Rehearsal<P> {
     }
 }
 
-/// The registers that translated code changes.
-#[derive(Clone, PartialEq)]
-struct State {
-    gpr: [u64; 16],
-    rip: u64,
-    flags: u64,
+#[derive(PartialEq, Eq)]
+struct Vectors {
     mxcsr: u32,
     ymm: [[u128; 2]; 16],
 }
 
+/// The registers that translated code changes.
+#[derive(PartialEq, Eq)]
+struct State {
+    gpr: [u64; 16],
+    rip: u64,
+    flags: u64,
+    /// One copy for all states that have the same.
+    vectors: Rc<Vectors>,
+}
+
 impl State {
     fn of<P: RamPage + 'static>(cpu: &Cpu<'_, P>) -> State {
+        let fpu = &cpu.vcpu.regs.fpu;
+        let vectors = Rc::new(Vectors {
+            mxcsr: fpu.mxcsr,
+            ymm: fpu.ymm,
+        });
+        State::with(cpu, vectors)
+    }
+
+    fn with<P: RamPage + 'static>(cpu: &Cpu<'_, P>, vectors: Rc<Vectors>) -> State {
         let mut gpr = [0; 16];
         gpr.copy_from_slice(&cpu.gpr[..16]);
         State {
             gpr,
             rip: cpu.rip,
             flags: cpu.flags.bits(),
-            mxcsr: cpu.vcpu.regs.fpu.mxcsr,
-            ymm: cpu.vcpu.regs.fpu.ymm,
+            vectors,
         }
+    }
+
+    /// Whether it is the processor's.
+    fn is_of<P: RamPage + 'static>(&self, cpu: &Cpu<'_, P>) -> bool {
+        let fpu = &cpu.vcpu.regs.fpu;
+        self.gpr == cpu.gpr[..16]
+            && self.rip == cpu.rip
+            && self.flags == cpu.flags.bits()
+            && self.vectors.mxcsr == fpu.mxcsr
+            && self.vectors.ymm == fpu.ymm
     }
 
     fn restore<P: RamPage + 'static>(&self, cpu: &mut Cpu<'_, P>) {
         cpu.gpr[..16].copy_from_slice(&self.gpr);
         cpu.rip = self.rip;
         cpu.flags = crate::flags::Flags::from_rflags(self.flags);
-        cpu.vcpu.regs.fpu.mxcsr = self.mxcsr;
-        cpu.vcpu.regs.fpu.ymm = self.ymm;
+        cpu.vcpu.regs.fpu.mxcsr = self.vectors.mxcsr;
+        cpu.vcpu.regs.fpu.ymm = self.vectors.ymm;
     }
 
     /// The registers that differ, as lines.
@@ -92,13 +117,14 @@ impl State {
             let (want, got) = (self.flags, got.flags);
             let _ = writeln!(text, "  flags: expected {want:#x}, got {got:#x}");
         }
-        if self.mxcsr != got.mxcsr {
-            let (want, got) = (self.mxcsr, got.mxcsr);
+        let (vectors, got) = (&self.vectors, &got.vectors);
+        if vectors.mxcsr != got.mxcsr {
+            let (want, got) = (vectors.mxcsr, got.mxcsr);
             let _ = writeln!(text, "  mxcsr: expected {want:#x}, got {got:#x}");
         }
         for n in 0..16 {
-            if self.ymm[n] != got.ymm[n] {
-                let ([a, b], [c, d]) = (self.ymm[n], got.ymm[n]);
+            if vectors.ymm[n] != got.ymm[n] {
+                let ([a, b], [c, d]) = (vectors.ymm[n], got.ymm[n]);
                 let _ = writeln!(
                     text,
                     "  ymm{n}: expected {b:#034x}:{a:#034x}, got {d:#034x}:{c:#034x}"
@@ -121,7 +147,9 @@ pub(crate) fn rehearse<P: RamPage + 'static>(
     page: &mut CodePage<P>,
     count: usize,
 ) -> Rehearsed<P> {
-    let mut states = vec![State::of(cpu)];
+    let mut states = Vec::with_capacity(count + 1);
+    states.push(State::of(cpu));
+    let mut vectors = Rc::clone(&states[0].vectors);
     let (tag, next_rip, length, attention) = (cpu.tag, cpu.next_rip, cpu.length, cpu.attention);
     let linear_page = cpu.rip & !0xFFF;
     cpu.tag |= SLOW;
@@ -146,7 +174,13 @@ pub(crate) fn rehearse<P: RamPage + 'static>(
             0 => following,
             _ => cpu.next_rip,
         };
-        states.push(State::of(cpu));
+        // Hot forms have no vector operands.
+        if op.insn.is_some() {
+            states.push(State::of(cpu));
+            vectors = Rc::clone(&states[states.len() - 1].vectors);
+        } else {
+            states.push(State::with(cpu, Rc::clone(&vectors)));
+        }
         if cpu.rip != following {
             break;
         }
@@ -175,10 +209,9 @@ impl<P: RamPage + 'static> Rehearsed<P> {
         done: usize,
     ) -> Option<String> {
         let mut text = String::new();
-        let got = State::of(cpu);
         match self.states.get(done) {
-            Some(want) if *want == got => {}
-            Some(want) => want.tell(&got, &mut text),
+            Some(want) if want.is_of(cpu) => {}
+            Some(want) => want.tell(&State::of(cpu), &mut text),
             None => {
                 let rehearsed = self.states.len() - 1;
                 let _ = writeln!(
