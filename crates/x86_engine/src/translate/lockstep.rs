@@ -10,7 +10,6 @@ use crate::cpu::{Cpu, REG_PAGE};
 use crate::fault::Fault;
 use crate::op::{BRANCH, SOLO};
 use crate::tlb::SLOW;
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::rc::Rc;
 use x86_arch::RamPage;
@@ -23,6 +22,22 @@ pub(crate) struct Write<P> {
     offset: usize,
     old: Vec<u8>,
     new: Vec<u8>,
+}
+
+impl<P: RamPage> Write<P> {
+    /// Where its first byte lies in the host's memory.
+    fn place(&self) -> Option<usize> {
+        let host = self.page.host()?;
+        Some(host.bytes.as_ptr().addr() + self.offset)
+    }
+
+    /// Whether it wrote the byte that is number `at` of another write.
+    fn covers(&self, other: &Write<P>, at: usize) -> bool {
+        match (self.place(), other.place()) {
+            (Some(mine), Some(place)) => (mine..mine + self.new.len()).contains(&(place + at)),
+            _ => false,
+        }
+    }
 }
 
 /// The writes of a rehearsal, while it lasts.
@@ -220,29 +235,23 @@ impl<P: RamPage + 'static> Rehearsed<P> {
                 );
             }
         }
-        // What each byte has to be: as before, unless an instruction that was done wrote it.
-        let mut bytes = BTreeMap::new();
+        // What each byte has to be: what the last write that was done put there, else what was there before the first.
+        let undone = self.writes.partition_point(|write| write.done < done);
         for (number, write) in self.writes.iter().enumerate() {
-            for (at, (&old, &new)) in write.old.iter().zip(&write.new).enumerate() {
-                let place = write.page.host().map_or(number as u64, |host| {
-                    host.bytes.as_ptr() as u64 + (write.offset + at) as u64
-                });
-                let want = bytes
-                    .entry(place)
-                    .or_insert((old, write, write.offset + at));
-                if write.done < done {
-                    want.0 = new;
+            let (want, others) = match number < undone {
+                true => (&write.new, &self.writes[number + 1..undone]),
+                false => (&write.old, &self.writes[undone..number]),
+            };
+            for (at, &want) in want.iter().enumerate() {
+                let got = write.page.load_u8(write.offset + at);
+                if got != want && !others.iter().any(|other| other.covers(write, at)) {
+                    let _ = writeln!(
+                        text,
+                        "  byte {:#x} of the page that instruction {} writes: expected {want:#x}, got {got:#x}",
+                        write.offset + at,
+                        write.done
+                    );
                 }
-            }
-        }
-        for (want, write, offset) in bytes.into_values() {
-            let got = write.page.load_u8(offset);
-            if got != want {
-                let _ = writeln!(
-                    text,
-                    "  byte {offset:#x} of the page that instruction {} writes: expected {want:#x}, got {got:#x}",
-                    write.done
-                );
             }
         }
         if text.is_empty() {
