@@ -1,8 +1,10 @@
-//! Guest MIPS of the interpreter and the translator on five loops, and QEMU's user-mode translator on the same machine code when
-//! `qemu-x86_64` is installed.
+//! Guest MIPS of the interpreter and the translator on seven loops, and of QEMU's user-mode translator on the same
+//! machine code when `qemu-x86_64` is installed.
 //!
 //! `cargo bench -p x86_engine` — each loop runs three times, alternating with QEMU; the best of each is printed. Ours
 //! is counted in processor time, QEMU's by the clock with its start-up.
+
+mod floating;
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -30,7 +32,15 @@ fn main() {
         "{:<14} {:>14} {:>12} {:>12} {:>12}",
         "loop", "instructions", "interpreter", "translator", "QEMU (MIPS)"
     );
-    for program in [alu(), sieve(), chase(), sha256(), syscalls()] {
+    for program in [
+        alu(),
+        sieve(),
+        chase(),
+        sha256(),
+        syscalls(),
+        floating::mandelbrot(),
+        floating::saxpy(),
+    ] {
         let mut ours = [Duration::MAX; 2];
         let mut theirs = Duration::MAX;
         let mut retired = 0;
