@@ -126,6 +126,8 @@ fn likely() -> impl Strategy<Value = Vec<u8>> {
     .prop_filter("an address", |b| {
         !matches!(b.last(), Some(3..=7)) && b.len() != 3 || b[1] & 7 < 3
     });
+    // FXSAVE and FXRSTOR by RSI.
+    let saved = prop::sample::select(vec![vec![0x0F, 0xAE, 0x06], vec![0x0F, 0xAE, 0x0E]]);
     let cleared = prop::sample::select(vec![vec![0xC5, 0xF8, 0x77], vec![0xC5, 0xFC, 0x77]]);
     prop_oneof![
         12 => vector(1, arithmetic, false),
@@ -137,6 +139,7 @@ fn likely() -> impl Strategy<Value = Vec<u8>> {
         4 => vector(3, immediate, true),
         2 => control,
         1 => cleared,
+        1 => saved,
         2 => integer,
     ]
 }
@@ -327,4 +330,54 @@ proptest! {
             prop_assert_eq!(differ(&bytes, &want, &got), None, "{:?} without {:?}", kind, lacking);
         }
     }
+}
+
+/// `vfmadd231pd xmm1, xmm2, xmm3; dec r8d; jnz`, 300 instructions, 200 of them integer ones: the state, and how many
+/// were translated.
+fn fused(change: impl Fn(&mut Vcpu), without: Option<&str>) -> (Vcpu, u64) {
+    let code = [0xC4, 0xE2, 0xE9, 0xB8, 0xCB, 0x41, 0xFF, 0xC8, 0x75, 0xF6];
+    let mut guest = FlatGuest::new(MEMORY);
+    let mut engine = Engine::with(EngineKind::Translator);
+    engine.translate_after(0);
+    if let Some(feature) = without {
+        assert!(engine.translate_without(feature));
+    }
+    guest.put(CODE, &code);
+    let mut vcpu = state(&mut guest, 5);
+    vcpu.regs.gpr[8] = 1000;
+    vcpu.regs.fpu.mxcsr = 0x1F80;
+    vcpu.regs.fpu.ymm[1..4].fill([0x3FF0_0000_0000_0001_3FF0_0000_0000_0001; 2]);
+    change(&mut vcpu);
+    let ran = engine.run(&mut vcpu, &mut guest, 300);
+    assert_eq!((ran.retired, vcpu.regs.rip), (300, CODE));
+    (vcpu, engine.translated())
+}
+
+#[test]
+fn only_what_the_host_has_and_what_cannot_fault_is_translated() {
+    if Engine::<x86_engine::flat::FlatPage>::with(EngineKind::Translator)
+        .refused()
+        .is_some()
+    {
+        println!("SKIPPED: this host translates nothing");
+        return;
+    }
+    let (whole, translated) = fused(|_| (), None);
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("fma") {
+        assert!(translated > 200, "{translated}");
+    }
+    assert_eq!(whole.regs.fpu.mxcsr, 0x1FA0);
+    let (lacking, translated) = fused(|_| (), Some("fma"));
+    assert!(translated <= 200, "{translated}");
+    assert!(lacking.regs == whole.regs);
+    // An unmasked exception, though none is raised: every product is inexact, none is a division.
+    let (unmasked, translated) = fused(|vcpu| vcpu.regs.fpu.mxcsr = 0x1D80, None);
+    assert!(translated <= 200, "{translated}");
+    assert_eq!(unmasked.regs.fpu.mxcsr, 0x1DA0);
+    assert!(unmasked.regs.fpu.ymm == whole.regs.fpu.ymm);
+    // No instruction sets a bit that does not exist, but a debugger may; the host would fault.
+    let (reserved, translated) = fused(|vcpu| vcpu.regs.fpu.mxcsr = 0x1_1F80, None);
+    assert!(translated <= 200, "{translated}");
+    assert!(reserved.regs.fpu.ymm == whole.regs.fpu.ymm);
 }

@@ -25,13 +25,13 @@ fn guest(asm: &mut Asm, operation: u8, pointer: u8) {
 }
 
 /// The fixed code that makes the guest's MXCSR the host's. Afterwards the flags say "equal", unless the guest has
-/// unmasked exceptions: then nothing has changed. RAX is lost.
+/// unmasked exceptions, or bits that do not exist because something outside the processor wrote them: then nothing
+/// has changed. RAX is lost.
 pub fn emit_enter(asm: &mut Asm) -> u64 {
     let here = asm.here();
     asm.get(RAX, at::VECTORS);
     asm.load_half(RAX, RAX, at::MXCSR_BEHIND);
-    asm.bytes(&[0xF7, 0xD0, 0xA9]); // not eax; test eax, MASKS
-    asm.u32(MASKS);
+    emit_check(asm);
     let refused = asm.jump_forward_if(NOT_EQUAL);
     asm.control(STORE, RBP, at::HOST_MXCSR);
     guest(asm, LOAD, RAX);
@@ -40,6 +40,14 @@ pub fn emit_enter(asm: &mut Asm) -> u64 {
     asm.bind(refused);
     asm.bytes(&[0xC3]);
     here
+}
+
+/// The flags say "equal" when the value in EAX may be the host's. EAX is lost.
+fn emit_check(asm: &mut Asm) {
+    asm.bytes(&[0x35]); // xor eax, MASKS
+    asm.u32(MASKS);
+    asm.bytes(&[0xA9]); // test eax, MASKS | RESERVED
+    asm.u32(MASKS | RESERVED);
 }
 
 /// Puts the guest's MXCSR back and restores the host's. RAX and the flags are lost.
@@ -74,10 +82,7 @@ pub fn load(b: &mut Builder<'_>, insn: &Instruction) -> Done {
     // Read once: another processor may write there.
     b.asm.bytes(&[0x41, 0x8B, 0x07]); // mov eax, [r15]
     b.asm.put(at::SPARE, RAX);
-    b.asm.bytes(&[0x35]); // xor eax, MASKS
-    b.asm.u32(MASKS);
-    b.asm.bytes(&[0xA9]); // test eax, MASKS | RESERVED
-    b.asm.u32(MASKS | RESERVED);
+    emit_check(&mut b.asm);
     b.leave_if(NOT_EQUAL);
     b.asm.control(LOAD, RBP, at::SPARE);
     // Not so when the interpreter did it.
