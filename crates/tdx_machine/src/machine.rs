@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::thread::Thread;
+use std::time::{Duration, Instant};
 
 use x86_arch::Hkid;
 
@@ -88,6 +89,9 @@ struct Lp {
     /// When the processor's own timer fires; all ones: never.
     timer: AtomicU64,
     random: AtomicU64,
+    /// The thread that [`Machine::wait`]s for an event.
+    sleeper: Mutex<Option<Thread>>,
+    sleeps: AtomicBool,
 }
 
 pub struct Machine {
@@ -145,6 +149,8 @@ impl Machine {
             vectors: [const { AtomicU64::new(0) }; 4],
             timer: AtomicU64::new(u64::MAX),
             random: AtomicU64::new(mix(config.seed ^ (i as u64).wrapping_mul(GOLDEN))),
+            sleeper: Mutex::default(),
+            sleeps: AtomicBool::new(false),
         });
         Machine {
             memory: Memory::new(homes.collect(), config.key_ids, first..=last),
@@ -258,9 +264,33 @@ impl Machine {
             init: bits & INIT != 0,
         }
     }
+    /// Lets the calling thread, which is the processor's, sleep until an event waits for the processor, or so long.
+    pub fn wait(&self, lp: u32, longest: Duration) {
+        let mine = self.lp(lp);
+        let left = self.ticks_to_timer(lp).map(|ticks| {
+            let nanos = u128::from(ticks) * 1_000_000_000 / u128::from(self.config.tsc_hz.max(1));
+            Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+        });
+        *lock(&mine.sleeper) = Some(std::thread::current());
+        mine.sleeps.store(true, SeqCst);
+        // Whoever makes an event wait after this look finds the thread asleep.
+        if self.pending(lp) == Pending::default() {
+            std::thread::park_timeout(left.map_or(longest, |left| left.min(longest)));
+        }
+        mine.sleeps.store(false, SeqCst);
+    }
+    fn wake(&self, lp: &Lp) {
+        if lp.sleeps.load(SeqCst)
+            && let Some(thread) = &*lock(&lp.sleeper)
+        {
+            thread.unpark();
+        }
+    }
     /// An external interrupt for the processor.
     pub fn interrupt(&self, lp: u32, vector: u8) {
-        self.lp(lp).vectors[vector as usize / 64].fetch_or(1 << (vector % 64), SeqCst);
+        let lp = self.lp(lp);
+        lp.vectors[vector as usize / 64].fetch_or(1 << (vector % 64), SeqCst);
+        self.wake(lp);
     }
     /// Takes back an interrupt that the processor has not taken yet.
     pub fn retract_interrupt(&self, lp: u32, vector: u8) {
@@ -305,11 +335,12 @@ impl Machine {
         self.set_pending(lp, INIT, waits);
     }
     fn set_pending(&self, lp: u32, bit: u8, waits: bool) {
-        let pending = &self.lp(lp).pending;
+        let lp = self.lp(lp);
         if waits {
-            pending.fetch_or(bit, SeqCst);
+            lp.pending.fetch_or(bit, SeqCst);
+            self.wake(lp);
         } else {
-            pending.fetch_and(!bit, SeqCst);
+            lp.pending.fetch_and(!bit, SeqCst);
         }
     }
 

@@ -7,7 +7,8 @@
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::atomic::{
-    AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst,
+    AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release, SeqCst},
 };
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -210,7 +211,7 @@ impl Page {
     fn written(&self) {
         let state = self.state();
         if state.watched.load(Relaxed) {
-            state.code_version.fetch_add(1, Relaxed);
+            state.code_version.fetch_add(1, Release);
         }
     }
 
@@ -220,6 +221,7 @@ impl Page {
         unsafe { AtomicU8::from_ptr(self.at(offset, 1)) }
     }
 
+    // Where an access cannot be made in one step.
     fn load_bytes<const N: usize>(&self, offset: usize) -> [u8; N] {
         std::array::from_fn(|i| self.byte(offset + i).load(Relaxed))
     }
@@ -228,7 +230,6 @@ impl Page {
             self.byte(offset + i).store(byte, Relaxed);
         }
     }
-
     fn split_exchange<const N: usize>(
         &self,
         offset: usize,
@@ -247,10 +248,13 @@ impl Page {
     }
 }
 
+/// The accesses of each size. Aligned ones are atomics that keep x86's order: loads in order, stores in order, and no
+/// store before an earlier load. On x86-64 unaligned ones are the host's instructions too, in one step as far as its
+/// processor makes them so. A compare-and-swap is atomic for everybody there; one that crosses a cache line is a split
+/// lock, which a host may be set to punish (Linux: `split_lock_detect`).
 macro_rules! accesses {
-    ($($load:ident $store:ident $swap:ident $ty:ty, $atomic:ty;)*) => {
+    ($($load:ident $store:ident $swap:ident $ty:ty, $atomic:ty, $read:literal, $write:literal, $exchange:literal;)*) => {
         impl Page {$(
-            /// Compare and swap; atomic for everybody when aligned.
             fn $swap(&self, offset: usize, expected: $ty, new: $ty) -> Result<$ty, $ty> {
                 let at = self.at(offset, size_of::<$ty>()).cast::<$ty>();
                 let done = if at.is_aligned() {
@@ -258,33 +262,62 @@ macro_rules! accesses {
                     unsafe { <$atomic>::from_ptr(at) }.compare_exchange(expected.to_le(), new.to_le(), SeqCst, SeqCst)
                         .map(<$ty>::from_le).map_err(<$ty>::from_le)
                 } else {
-                    let done = self.split_exchange(offset, expected.to_le_bytes(), new.to_le_bytes());
-                    done.map(<$ty>::from_le_bytes).map_err(<$ty>::from_le_bytes)
+                    #[cfg(target_arch = "x86_64")]
+                    {
+                        let mut old = u64::from(expected);
+                        // SAFETY: inside the page, which lives as long as `self`.
+                        unsafe {
+                            std::arch::asm!($exchange, at = in(reg) at, new = in(reg) u64::from(new), inout("rax") old,
+                                options(nostack));
+                        }
+                        let old = old as $ty;
+                        if old == expected { Ok(old) } else { Err(old) }
+                    }
+                    #[cfg(not(target_arch = "x86_64"))]
+                    self.split_exchange(offset, expected.to_le_bytes(), new.to_le_bytes())
+                        .map(<$ty>::from_le_bytes).map_err(<$ty>::from_le_bytes)
                 };
                 if done.is_ok() {
                     self.written();
                 }
                 done
             }
-        )*}
 
-        impl Page {$(
             #[inline(always)]
             fn $load(&self, offset: usize) -> $ty {
                 let at = self.at(offset, size_of::<$ty>()).cast::<$ty>();
                 if at.is_aligned() {
                     // SAFETY: inside the page, which lives as long as `self`, and aligned.
-                    return <$ty>::from_le(unsafe { <$atomic>::from_ptr(at) }.load(Relaxed));
+                    return <$ty>::from_le(unsafe { <$atomic>::from_ptr(at) }.load(Acquire));
                 }
+                #[cfg(target_arch = "x86_64")]
+                {
+                    let value: u64;
+                    // SAFETY: inside the page, which lives as long as `self`.
+                    unsafe {
+                        std::arch::asm!($read, at = in(reg) at, value = out(reg) value,
+                            options(nostack, preserves_flags, readonly));
+                    }
+                    value as $ty
+                }
+                #[cfg(not(target_arch = "x86_64"))]
                 <$ty>::from_le_bytes(self.load_bytes(offset))
             }
+
             #[inline(always)]
             fn $store(&self, offset: usize, value: $ty) {
                 let at = self.at(offset, size_of::<$ty>()).cast::<$ty>();
                 if at.is_aligned() {
                     // SAFETY: inside the page, which lives as long as `self`, and aligned.
-                    unsafe { <$atomic>::from_ptr(at) }.store(value.to_le(), Relaxed);
+                    unsafe { <$atomic>::from_ptr(at) }.store(value.to_le(), Release);
                 } else {
+                    #[cfg(target_arch = "x86_64")]
+                    // SAFETY: inside the page, which lives as long as `self`.
+                    unsafe {
+                        std::arch::asm!($write, at = in(reg) at, value = in(reg) u64::from(value),
+                            options(nostack, preserves_flags));
+                    }
+                    #[cfg(not(target_arch = "x86_64"))]
                     self.store_bytes(offset, &value.to_le_bytes());
                 }
                 self.written();
@@ -294,10 +327,14 @@ macro_rules! accesses {
 }
 
 accesses! {
-    get8 put8 swap8 u8, AtomicU8;
-    get16 put16 swap16 u16, AtomicU16;
-    get32 put32 swap32 u32, AtomicU32;
-    get64 put64 swap64 u64, AtomicU64;
+    get8 put8 swap8 u8, AtomicU8,
+        "movzx {value:e}, byte ptr [{at}]", "mov [{at}], {value:l}", "lock cmpxchg [{at}], {new:l}";
+    get16 put16 swap16 u16, AtomicU16,
+        "movzx {value:e}, word ptr [{at}]", "mov [{at}], {value:x}", "lock cmpxchg [{at}], {new:x}";
+    get32 put32 swap32 u32, AtomicU32,
+        "mov {value:e}, [{at}]", "mov [{at}], {value:e}", "lock cmpxchg [{at}], {new:e}";
+    get64 put64 swap64 u64, AtomicU64,
+        "mov {value}, [{at}]", "mov [{at}], {value}", "lock cmpxchg [{at}], {new}";
 }
 
 impl RamPage for Page {
@@ -332,6 +369,29 @@ impl RamPage for Page {
     #[inline(always)]
     fn store_u64(&self, offset: usize, value: u64) {
         self.put64(offset, value);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn load_u128(&self, offset: usize) -> u128 {
+        let at = self.at(offset, 16);
+        let value: std::arch::x86_64::__m128i;
+        // SAFETY: inside the page, which lives as long as `self`; both types are 16 bytes of any value.
+        unsafe {
+            std::arch::asm!("movdqu {value}, [{at}]", at = in(reg) at, value = out(xmm_reg) value,
+                options(nostack, preserves_flags, readonly));
+            std::mem::transmute::<std::arch::x86_64::__m128i, u128>(value)
+        }
+    }
+    #[cfg(target_arch = "x86_64")]
+    fn store_u128(&self, offset: usize, value: u128) {
+        let at = self.at(offset, 16);
+        // SAFETY: as above.
+        unsafe {
+            let value = std::mem::transmute::<u128, std::arch::x86_64::__m128i>(value);
+            std::arch::asm!("movdqu [{at}], {value}", at = in(reg) at, value = in(xmm_reg) value,
+                options(nostack, preserves_flags));
+        }
+        self.written();
     }
 
     fn read(&self, offset: usize, to: &mut [u8]) {
@@ -412,7 +472,7 @@ impl RamPage for Page {
 
     #[inline(always)]
     fn code_version(&self) -> u32 {
-        self.state().code_version.load(Relaxed)
+        self.state().code_version.load(Acquire)
     }
     fn watch_code(&self) {
         if !self.state().watched.swap(true, SeqCst) {

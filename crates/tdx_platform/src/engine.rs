@@ -22,39 +22,24 @@ const LONGEST: u64 = 1 << 24;
 
 /// The same on the host's clock, where a guest that only spins gives its thread's time away in between.
 const REALTIME: u64 = 1 << 16;
-/// After so many stays that were mostly spent waiting (PAUSE) in a row, the thread sleeps instead of yielding.
+/// After so many stays that were mostly spent waiting (PAUSE) in a row, the stays become short, and the thread sleeps
+/// between them instead of yielding: longer each time, but an interrupt wakes it.
 const SPINS: u32 = 16;
+const PEEK: u64 = 1 << 12;
 const NAP: Duration = Duration::from_micros(50);
+/// How often a nap is doubled.
+const DEEPEST: u32 = 5;
 
 /// One processor's engine, and the state of memory that its cached pages belong to.
 struct Processor {
     engine: Engine<Page>,
     revoked: u64,
-    /// What the engines before this one translated.
-    before: Statistics,
     /// Why the #VE was raised that the guest had not asked about when it took a triple fault.
     unread_ve: Option<ExitReason>,
 }
 
-impl Processor {
-    fn translated(&self) -> Statistics {
-        let now = self.engine.statistics().unwrap_or_default();
-        self.before.then(now)
-    }
-
-    /// The same once this engine's translations are gone.
-    fn dropped(&self) -> Statistics {
-        let all = self.translated();
-        Statistics {
-            drops: all.drops + u64::from(all.blocks > self.before.blocks),
-            ..all
-        }
-    }
-}
-
 /// The engines of a platform, by processor.
 pub struct Engines {
-    kind: EngineKind,
     processors: Vec<Mutex<Processor>>,
     /// Instructions completed on all processors.
     retired: AtomicU64,
@@ -66,11 +51,9 @@ impl Engines {
         let processor = || Processor {
             engine: Engine::with(kind),
             revoked: 0,
-            before: Statistics::default(),
             unread_ve: None,
         };
         Engines {
-            kind,
             processors: (0..lps).map(|_| Mutex::new(processor())).collect(),
             retired: AtomicU64::new(0),
             difference: Mutex::default(),
@@ -107,8 +90,7 @@ impl Engines {
     pub fn translated(&self) -> Option<Statistics> {
         let all = self.processors.iter();
         let all = all.map(|p| p.lock().unwrap_or_else(PoisonError::into_inner));
-        all.filter(|processor| processor.engine.statistics().is_some())
-            .map(|processor| processor.translated())
+        all.filter_map(|processor| processor.engine.statistics())
             .reduce(Statistics::beside)
     }
 
@@ -164,10 +146,10 @@ impl Engines {
             let revoked = hardware.memory.revoked();
             if processor.revoked != revoked {
                 // A page that the engine holds changed its key: nothing cached may be used any more.
-                processor.before = processor.dropped();
-                processor.engine = Engine::with(self.kind);
+                processor.engine.invalidate_all();
                 processor.revoked = revoked;
             }
+            let longest = if spins < SPINS { longest } else { PEEK };
             let budget = hardware
                 .ticks_to_timer(lp.0)
                 .unwrap_or(longest)
@@ -201,7 +183,7 @@ impl Engines {
                     match spins {
                         0 => {}
                         1..SPINS => std::thread::yield_now(),
-                        _ => std::thread::sleep(NAP),
+                        _ => hardware.wait(lp.0, NAP * (1 << (spins - SPINS).min(DEEPEST))),
                     }
                 }
                 // HLT exits in a TD; should a guest sleep all the same, its time passes until an event comes.

@@ -6,7 +6,8 @@ use core::sync::atomic::AtomicU32;
 /// A handle on a page of guest memory that several processors read and write at once.
 ///
 /// Offsets are in bytes and an access never leaves the page; `load`/`store` are little-endian, of any
-/// alignment, and single-copy atomic when naturally aligned, as on x86. Handles are cheap to copy, so that a
+/// alignment, and single-copy atomic when naturally aligned, as on x86. They keep x86's order: a load may go ahead of
+/// an earlier store to another place, and nothing else changes its place. Handles are cheap to copy, so that a
 /// TLB can hold them; an implementation must keep the page alive as long as a handle exists.
 pub trait RamPage: Clone {
     fn load_u8(&self, offset: usize) -> u8;
@@ -17,6 +18,14 @@ pub trait RamPage: Clone {
     fn store_u16(&self, offset: usize, value: u16);
     fn store_u32(&self, offset: usize, value: u32);
     fn store_u64(&self, offset: usize, value: u64);
+    /// Atomic when aligned on hosts whose processor does so (x86-64 with AVX).
+    fn load_u128(&self, offset: usize) -> u128 {
+        u128::from(self.load_u64(offset)) | u128::from(self.load_u64(offset + 8)) << 64
+    }
+    fn store_u128(&self, offset: usize, value: u128) {
+        self.store_u64(offset, value as u64);
+        self.store_u64(offset + 8, (value >> 64) as u64);
+    }
     /// Copies out of the page; the range must lie inside it.
     fn read(&self, offset: usize, to: &mut [u8]);
     /// Copies into the page; the range must lie inside it.

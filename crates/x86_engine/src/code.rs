@@ -45,8 +45,7 @@ pub fn decode(bytes: &[u8], offset: usize, mode: Mode) -> (Instruction, DecoderE
 
 impl<P: RamPage + 'static> CodePage<P> {
     fn new(ram: P, mode: Mode) -> Self {
-        // Watch first, then read the version, then the bytes: no change can be missed.
-        ram.watch_code();
+        // It is watched; read the version, then the bytes: no change can be missed.
         let version = ram.code_version();
         CodePage {
             ram,
@@ -96,7 +95,6 @@ impl<P: RamPage + 'static> CodePage<P> {
     #[cold]
     #[inline(never)]
     fn forget(&mut self) {
-        self.ram.watch_code();
         self.version = self.ram.code_version();
         self.starts.fill(0);
         self.blocks.clear();
@@ -156,8 +154,6 @@ pub struct CodeCache<P: RamPage + 'static> {
     index: HashMap<(KeyedHpa, Mode), usize>,
     /// Changes when page numbers lose their meaning.
     pub epoch: u64,
-    /// A page was added since this was last cleared.
-    pub(crate) added: bool,
 }
 
 impl<P: RamPage + 'static> Default for CodeCache<P> {
@@ -166,31 +162,25 @@ impl<P: RamPage + 'static> Default for CodeCache<P> {
             pages: Vec::new(),
             index: HashMap::new(),
             epoch: 0,
-            added: false,
         }
     }
 }
 
 impl<P: RamPage + 'static> CodeCache<P> {
-    /// The number of the code page, made if need be.
-    pub fn find(
-        &mut self,
-        page: KeyedHpa,
-        mode: Mode,
-        ram: impl FnOnce() -> Option<P>,
-    ) -> Option<usize> {
-        if let Some(&number) = self.index.get(&(page, mode)) {
-            return Some(number);
-        }
-        let ram = ram()?;
+    /// The number of a code page that is known.
+    pub fn find(&self, page: KeyedHpa, mode: Mode) -> Option<usize> {
+        self.index.get(&(page, mode)).copied()
+    }
+
+    /// Adds a page that is watched.
+    pub fn add(&mut self, page: KeyedHpa, mode: Mode, ram: P) -> usize {
         if self.pages.len() >= PAGES {
             self.clear();
         }
         self.pages.push(CodePage::new(ram, mode));
-        self.added = true;
         let number = self.pages.len() - 1;
         self.index.insert((page, mode), number);
-        Some(number)
+        number
     }
 
     #[inline(always)]

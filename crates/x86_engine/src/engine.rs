@@ -160,6 +160,12 @@ impl<P: RamPage + 'static> Engine<P> {
         }
     }
 
+    /// Drops all cached translations: [`Platform::page`] may answer otherwise now. Decoded and translated code stays,
+    /// since it depends on the bytes of pages alone, whose changes are counted.
+    pub fn invalidate_all(&mut self) {
+        self.tlb.flush_all();
+    }
+
     /// The translations that the processor holds, with their VPIDs: for checks from outside.
     pub fn cached(&self) -> impl Iterator<Item = (u16, Cached<'_, P>)> {
         self.tlb.cached()
@@ -426,7 +432,7 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
             {
                 return Ok(Some(decoded.number));
             }
-            if let Some(number) = cache.find(entry.page, mode, || None) {
+            if let Some(number) = cache.find(entry.page, mode) {
                 entry.decoded = Some(Decoded {
                     number,
                     epoch,
@@ -439,21 +445,21 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
         let translated = self.translate(linear, Access::Execute, Actor::Current)?;
         self.tlb
             .fill_code(linear, self.tag, translated.size, translated.page);
-        let found = cache.find(translated.page, mode, || translated.ram);
+        let Some(ram) = translated.ram else {
+            return Ok(None);
+        };
+        if let Some(number) = cache.find(translated.page, mode) {
+            return Ok(Some(number));
+        }
+        watch::begin(&ram, self.tlb.fast.as_deref_mut());
+        let number = cache.add(translated.page, mode, ram);
         if cache.epoch != epoch
             && let Some(fast) = &mut self.tlb.fast
         {
             // Translated code that reads the versions of pages that are gone is not entered any more.
             fast.renew_all();
         }
-        if core::mem::take(&mut cache.added)
-            && let (Some(number), Some(fast)) = (found, &mut self.tlb.fast)
-            && let Some(host) = cache.page(number).ram.host()
-        {
-            fast.watch(host.bytes.as_ptr() as u64);
-            watch::announce(&mut fast.epoch);
-        }
-        Ok(found)
+        Ok(Some(number))
     }
 
     fn check_fetch(&self) -> Result<(), Fault> {

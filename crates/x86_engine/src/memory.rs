@@ -10,6 +10,7 @@ use crate::paging::Actor;
 use crate::tlb::{SLOW, Tlb, set_of};
 use crate::translate::lockstep::UNKNOWN;
 use crate::width::Width;
+use std::sync::{Mutex, PoisonError};
 use x86_arch::{Access, KeyedHpa, RamPage};
 
 /// One page's part of an access: the RAM, or the address to go through the platform with.
@@ -113,7 +114,9 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
                 }
             }
         }
-        // A split over two pages is not atomic for other processors; neither is memory that is no RAM.
+        // A split over two pages, and memory that is no RAM: atomic for other such accesses alone.
+        static SPLIT: Mutex<()> = Mutex::new(());
+        let _one_at_a_time = SPLIT.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.load_for_update(linear, W::BYTES, stack)?;
         let (new, result) = f(W::cut(old));
         self.store_slow(linear, new.zext(), W::BYTES, stack)?;
@@ -177,9 +180,7 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
             && offset <= 4096 - 16
             && let Some(page) = &entry.page
         {
-            let low = page.load_u64(offset);
-            let high = page.load_u64(offset + 8);
-            return Ok(u128::from(low) | u128::from(high) << 64);
+            return Ok(page.load_u128(offset));
         }
         let mut bytes = [0; 16];
         self.load_bytes(linear, &mut bytes, stack)?;
@@ -193,8 +194,7 @@ impl<P: RamPage + 'static> Cpu<'_, P> {
             && offset <= 4096 - 16
             && let Some(page) = &entry.page
         {
-            page.store_u64(offset, value as u64);
-            page.store_u64(offset + 8, (value >> 64) as u64);
+            page.store_u128(offset, value);
             return Ok(());
         }
         self.store_bytes(linear, &value.to_le_bytes(), stack)
@@ -485,13 +485,14 @@ fn at(page: KeyedHpa, offset: usize) -> KeyedHpa {
     )
 }
 
-/// One access of 1, 2, 4 or 8 bytes is one load, so that it is atomic where the architecture says so.
+/// One access of 1, 2, 4, 8 or 16 bytes is one load, so that it is atomic where the architecture says so.
 fn read_whole<P: RamPage>(page: &P, offset: usize, to: &mut [u8]) {
     match to.len() {
         1 => to.copy_from_slice(&page.load_u8(offset).to_le_bytes()),
         2 => to.copy_from_slice(&page.load_u16(offset).to_le_bytes()),
         4 => to.copy_from_slice(&page.load_u32(offset).to_le_bytes()),
         8 => to.copy_from_slice(&page.load_u64(offset).to_le_bytes()),
+        16 => to.copy_from_slice(&page.load_u128(offset).to_le_bytes()),
         _ => page.read(offset, to),
     }
 }
@@ -504,6 +505,9 @@ fn write_whole<P: RamPage>(page: &P, offset: usize, from: &[u8]) {
         [a, b, c, d, e, f, g, h] => {
             page.store_u64(offset, u64::from_le_bytes([a, b, c, d, e, f, g, h]));
         }
-        _ => page.write(offset, from),
+        _ => match from.try_into() {
+            Ok(bytes) => page.store_u128(offset, u128::from_le_bytes(bytes)),
+            Err(_) => page.write(offset, from),
+        },
     }
 }

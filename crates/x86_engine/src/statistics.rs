@@ -9,21 +9,11 @@ pub struct Statistics {
     pub code_bytes: u64,
     /// Bytes of decoded code, soft TLB, jump cache, and of the lists that find them.
     pub table_bytes: u64,
-    /// How often all translated code was dropped, since the buffer was full or memory changed its keys.
+    /// How often all translated code was dropped, since the buffer was full.
     pub drops: u64,
 }
 
 impl Statistics {
-    /// What two engines came to that took turns: the counts of both, and the more bytes.
-    pub fn then(self, next: Statistics) -> Statistics {
-        Statistics {
-            blocks: self.blocks + next.blocks,
-            code_bytes: self.code_bytes.max(next.code_bytes),
-            table_bytes: self.table_bytes.max(next.table_bytes),
-            drops: self.drops + next.drops,
-        }
-    }
-
     /// What two engines came to that stood side by side.
     pub fn beside(self, other: Statistics) -> Statistics {
         Statistics {

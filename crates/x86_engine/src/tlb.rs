@@ -271,6 +271,12 @@ impl<P: RamPage> Tlb<P> {
         self.large = false;
     }
 
+    /// Drops everything, second level included.
+    pub fn flush_all(&mut self) {
+        self.flush_linear();
+        self.drop_physical();
+    }
+
     /// Drops everything of a VPID, second level included.
     pub fn flush_vpid(&mut self, vpid: u16) {
         let dead: Vec<bool> = self

@@ -58,6 +58,20 @@ fn has_control_register(insn: &Instruction) -> bool {
     })
 }
 
+/// Fences and serializing instructions: the stores before them are seen by every processor before what follows.
+///
+/// The guest's accesses are the host's, in program order but for stores that wait while later loads go ahead, and for
+/// non-temporal stores of translated code, which SFENCE orders.
+fn drains_stores(insn: &Instruction) -> bool {
+    use Mnemonic::*;
+    match insn.mnemonic() {
+        Mfence | Sfence | Serialize | Iret | Iretd | Iretq | Invlpg | Invpcid | Wrmsr | Lgdt
+        | Lidt | Lldt | Ltr => true,
+        Mov => has_control_register(insn),
+        _ => false,
+    }
+}
+
 /// Executes one instruction from its decoded form. `cpu.rip`, `cpu.next_rip` and `cpu.length` are set; a handler
 /// that branches writes `next_rip`.
 pub fn execute<P: RamPage + 'static>(
@@ -65,6 +79,9 @@ pub fn execute<P: RamPage + 'static>(
     insn: &Instruction,
 ) -> Result<(), Fault> {
     use Mnemonic::*;
+    if drains_stores(insn) {
+        core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+    }
     match insn.mnemonic() {
         Mov if has_control_register(insn) => control_register::mov(cpu, insn),
         Mov | Movnti | Movdiri => mov::mov(cpu, insn),
@@ -157,15 +174,10 @@ pub fn execute<P: RamPage + 'static>(
         | Vmxon | Invept | Invvpid | Getsec | Vmfunc | Encls | Enclv | Pconfig => {
             system::vmx(cpu, insn)
         }
-        // Hints, and fences of what is in program order already.
+        // Hints, and fences.
         Nop | Rdsspd | Rdsspq | Endbr32 | Endbr64 | Prefetch | Prefetchw | Prefetchwt1
         | Prefetchnta | Prefetcht0 | Prefetcht1 | Prefetcht2 | Prefetchit0 | Prefetchit1
-        | Lfence | Sfence | Reservednop => Ok(()),
-        // The guest's accesses are the host's, in program order but for stores that wait while later loads go ahead.
-        Mfence | Serialize => {
-            core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
-            Ok(())
-        }
+        | Lfence | Mfence | Sfence | Serialize | Reservednop => Ok(()),
         INVALID | Ud0 | Ud1 | Ud2 => Err(Fault::UD),
         _ => match condition_of(insn) {
             Some(code) if insn.is_jcc_short_or_near() => branch::jcc(cpu, insn, code),

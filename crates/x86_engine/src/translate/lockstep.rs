@@ -300,12 +300,12 @@ mod tests {
         let mut tlb: Tlb<FlatPage> = Tlb::default();
         tlb.enter_space(0, 0);
         let mut cache = CodeCache::default();
-        let number = cache.find(code.0, crate::cpu::Mode::Bits64, || Some(code.1));
+        let number = cache.add(code.0, crate::cpu::Mode::Bits64, code.1);
         let mut cpu = Cpu::new(&mut vcpu, &mut tlb, &mut guest);
         cpu.tlb
             .fill(Access::Write, 0x9000, cpu.tag, 12, data.1.clone());
         let before = State::of(&cpu);
-        let page = cache.page(number.expect("the page"));
+        let page = cache.page(number);
         let rehearsed = rehearse(&mut cpu, page, 2);
         assert_eq!(rehearsed.states.len(), 3);
         assert!(State::of(&cpu) == before);

@@ -1,14 +1,18 @@
 //! Pages that begin to hold code, told to all engines of the process.
 //!
-//! Translated code writes to pages directly, which no code version counts. So an engine that begins to watch a
+//! Translated code writes to pages directly, which no code version counts. So the first engine that begins to watch a
 //! page drops it from its own mirror, announces a new epoch, and waits until no other engine is in translated code
 //! that it entered in an earlier one. Whoever enters translated code in a new epoch drops its mirror of writable
 //! pages first, and does not get watched pages back. Only then is the page's code decoded: every later write counts.
+//! Another engine that comes to the page meanwhile waits as well; later ones find it watched.
 //!
-//! The wait is short: translated code leaves for the run loop every few thousand instructions, and takes no lock.
+//! The wait is short: translated code leaves for the run loop every few thousand instructions, and takes no lock that
+//! is held here.
 
+use super::fast::Fast;
 use std::sync::atomic::{AtomicU64, Ordering::Release, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use x86_arch::RamPage;
 
 static EPOCH: AtomicU64 = AtomicU64::new(0);
 /// The epoch in which each engine entered translated code; [`OUTSIDE`] while it is not there.
@@ -50,16 +54,22 @@ impl Watcher {
     }
 }
 
-/// A page is watched now that the caller's mirror respects. Returns when every engine does. The caller is not in
-/// translated code.
-pub(crate) fn announce(seen: &mut u64) {
-    let epoch = EPOCH.fetch_add(1, SeqCst) + 1;
-    if *seen == epoch - 1 {
-        *seen = epoch;
-    }
+/// Begins to watch a page whose code is about to be decoded, if nobody did. Returns when every engine respects it. The
+/// caller is not in translated code.
+pub(crate) fn begin<P: RamPage>(ram: &P, fast: Option<&mut Fast>) {
     let engines = ENGINES.lock().unwrap_or_else(PoisonError::into_inner);
-    let engines: Vec<Arc<AtomicU64>> = engines.iter().filter_map(Weak::upgrade).collect();
-    for engine in engines {
+    if ram.is_watched() {
+        return;
+    }
+    ram.watch_code();
+    let epoch = EPOCH.fetch_add(1, SeqCst) + 1;
+    if let (Some(fast), Some(host)) = (fast, ram.host()) {
+        fast.watch(host.bytes.as_ptr() as u64);
+        if fast.epoch == epoch - 1 {
+            fast.epoch = epoch;
+        }
+    }
+    for engine in engines.iter().filter_map(Weak::upgrade) {
         while engine.load(SeqCst) < epoch {
             std::thread::yield_now();
         }
