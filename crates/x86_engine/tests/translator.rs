@@ -69,6 +69,23 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn neighbouring_accesses_stopped_and_resumed_at_any_instruction(
+        code in integer::neighbours(),
+        registers in any::<[u64; 16]>(),
+        rflags in any::<u64>(),
+        budget in 1u64..20,
+    ) {
+        let mut code: Vec<u8> = code.concat();
+        // HLT exits.
+        code.push(0xF4);
+        run(&code, |guest| state(guest, registers, rflags, u16::MAX), &[budget, 64])?;
+    }
+}
+
 // Random code in a loop: `top: …; dec r8d; jnz top`, whose registers the body may spoil.
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]

@@ -162,3 +162,89 @@ fn operand_size(insn: &Instruction, n: u32) -> usize {
         _ => insn.memory_size().size(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::flat::FlatPage;
+    use crate::translate::asm::Asm;
+    use crate::translate::block::{Source, Tools, translate};
+    use crate::translate::host::Host;
+    use crate::translate::thunks;
+    use crate::translate::vectors::Copying;
+
+    /// Whether the host's code for the first instruction is more than a way to the interpreter.
+    fn is_translated(bytes: &[u8]) -> bool {
+        let mut page = [0xF4; 64];
+        page[..bytes.len()].copy_from_slice(bytes);
+        let source = Source {
+            bytes: &page,
+            page: 0x1000,
+            offset: 0,
+            version: 1,
+            version_address: 0,
+        };
+        let thunks = thunks::emit(&mut Asm::new(0, Vec::new()));
+        let vectors = Copying::new::<FlatPage>(Host::complete());
+        let mut tools = Tools::new();
+        translate(
+            &source,
+            0x1_0000,
+            thunks,
+            &mut tools,
+            &|_| None,
+            true,
+            vectors,
+        )
+        .is_some()
+    }
+
+    #[test]
+    fn the_rarer_integer_forms_are_translated() {
+        let translated: [(&str, &[u8]); 34] = [
+            ("shld rax, rcx, 3", &[0x48, 0x0F, 0xA4, 0xC8, 3]),
+            ("shrd r9, r10, cl", &[0x4D, 0x0F, 0xAD, 0xD1]),
+            ("rcl ax, 3", &[0x66, 0xC1, 0xD0, 3]),
+            ("rcr cl, 1", &[0xD0, 0xD9]),
+            ("idiv rcx", &[0x48, 0xF7, 0xF9]),
+            ("idiv word [rbx]", &[0x66, 0xF7, 0x3B]),
+            ("div bh", &[0xF6, 0xF7]),
+            ("div word [rbx]", &[0x66, 0xF7, 0x33]),
+            ("bt [rbx], rcx", &[0x48, 0x0F, 0xA3, 0x0B]),
+            ("lock bts [rbx], ecx", &[0xF0, 0x0F, 0xAB, 0x0B]),
+            ("cmpxchg r9, r10", &[0x4D, 0x0F, 0xB1, 0xD1]),
+            ("cmpxchg [rbx], r15", &[0x4C, 0x0F, 0xB1, 0x3B]),
+            ("cmpxchg8b [rsi]", &[0x0F, 0xC7, 0x0E]),
+            ("lock cmpxchg16b [rsi]", &[0xF0, 0x48, 0x0F, 0xC7, 0x0E]),
+            ("mov bh, [rsi]", &[0x8A, 0x3E]),
+            ("add ah, bl", &[0x00, 0xDC]),
+            ("mulx r9, r10, r11", &[0xC4, 0x42, 0xAB, 0xF6, 0xCB]),
+            ("andn r9, r10, [rsi]", &[0xC4, 0x62, 0xA8, 0xF2, 0x0E]),
+            ("mov eax, [esi]", &[0x67, 0x8B, 0x06]),
+            ("lea ax, [rsi + 1]", &[0x66, 0x8D, 0x46, 1]),
+            ("push ax", &[0x66, 0x50]),
+            ("pop r9w", &[0x66, 0x41, 0x59]),
+            ("pop [rsp + 8]", &[0x8F, 0x44, 0x24, 8]),
+            ("push word [rsi]", &[0x66, 0xFF, 0x36]),
+            ("xlatb", &[0xD7]),
+            ("lahf", &[0x9F]),
+            ("sahf", &[0x9E]),
+            ("cmc", &[0xF5]),
+            ("clflushopt [rsi]", &[0x66, 0x0F, 0xAE, 0x3E]),
+            ("clwb [rsi]", &[0x66, 0x0F, 0xAE, 0x36]),
+            ("jrcxz", &[0xE3, 0]),
+            ("jecxz", &[0x67, 0xE3, 0]),
+            ("loop", &[0xE2, 0]),
+            ("prefetchwt1 [rsi]", &[0x0F, 0x0D, 0x16]),
+        ];
+        for (name, bytes) in translated {
+            assert!(is_translated(bytes), "{name}");
+        }
+        for (name, bytes) in [
+            ("cpuid", &[0x0F, 0xA2][..]),
+            ("shld [rsi], eax, 3", &[0x0F, 0xA4, 0x06, 3]),
+            ("enter", &[0xC8, 0, 0, 0]),
+        ] {
+            assert!(!is_translated(bytes), "{name}");
+        }
+    }
+}

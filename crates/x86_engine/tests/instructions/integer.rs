@@ -311,3 +311,56 @@ pub fn rarer() -> impl Strategy<Value = Vec<u8>> {
         others()
     ]
 }
+
+/// Accesses near one base register, at times across the end of a page, with a little between.
+pub fn neighbours() -> impl Strategy<Value = Vec<Vec<u8>>> {
+    let base = prop::sample::select(vec![3u8, 4, 4, 4, 6, 7, 9, 12, 15]);
+    let one = (0u8..20, any::<u8>(), 0u8..8, 0u8..16);
+    let near_the_end = prop::option::weighted(0.5, 0u8..0x80);
+    (base, near_the_end, prop::collection::vec(one, 2..14)).prop_map(|(base, end, all)| {
+        let mut code = vec![];
+        if let Some(end) = end {
+            // or r16, 0xF80 + end
+            let number = 0xC8 | base & 7;
+            code.push(vec![0x66, 0x40 | base >> 3, 0x81, number, 0x80 | end, 0x0F]);
+        }
+        code.extend(all.into_iter().map(|(kind, displacement, wide, register)| {
+            let rex = 0x40 | (wide & 1) << 3 | (register >> 3) << 2 | base >> 3;
+            let mut modrm = vec![0x40 | (register & 7) << 3 | base & 7];
+            if base & 7 == 4 {
+                modrm.push(0x24);
+            }
+            modrm.push(displacement);
+            let near = |opcode: &[u8]| [&[rex], opcode, &modrm].concat();
+            let to_base = 0x48 | base >> 3;
+            match kind {
+                0..3 => near(&[0x8B]),
+                3..6 => near(&[0x89]),
+                6 => near(&[0x03]),
+                7 => near(&[0x39]),
+                8 => near(&[0x11]),
+                9 => near(&[0x0F, 0xB6]),
+                10 => near(&[0x0F, 0x94]),
+                11 => vec![0x50 | register & 7],
+                12 => vec![0x41, 0x50 | register & 7],
+                13 => vec![0x58 | register & 7],
+                14 => vec![0x41, 0x58 | register & 7],
+                // add or sub base, imm8; lea base, [base + disp8]; mov, shl and cmp between
+                15 => vec![
+                    to_base,
+                    0x83,
+                    0xC0 | (wide & 5) << 3 | base & 7,
+                    displacement & 0x1F,
+                ],
+                16 => {
+                    modrm[0] = 0x40 | (base & 7) << 3 | base & 7;
+                    [&[to_base | (base >> 3) << 2, 0x8D], &modrm[..]].concat()
+                }
+                17 => vec![0x48, 0x89, 0xC0 | wide << 3 | register & 3],
+                18 => vec![0x48, 0xC1, 0xE0 | register & 3, displacement],
+                _ => vec![0x49, 0x39, 0xC0 | wide << 3 | register & 7],
+            }
+        }));
+        code
+    })
+}

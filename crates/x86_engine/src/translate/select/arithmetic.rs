@@ -118,25 +118,31 @@ fn quotient(b: &mut Builder<'_>, insn: &Instruction, size: usize) -> Result {
 pub(super) fn lea(b: &mut Builder<'_>, insn: &Instruction) -> Result {
     let size = insn.op_register(0).size();
     let guest = gpr_of(insn.op_register(0)).0;
-    b.effective(insn, R15)?;
     match (size, HOST[usize::from(guest)]) {
-        (8, _) => b.set(guest, R15),
+        (8, Some(host)) => b.effective(insn, host)?,
         (4, Some(host)) => {
-            // mov r32, r15d
-            b.asm
-                .bytes(&[0x44 | host >> 3, 0x89, 0xC0 | 7 << 3 | host & 7]);
+            b.effective(insn, host)?;
+            b.asm.cut(host);
         }
-        (4, None) => {
-            b.asm.bytes(&[0x44, 0x89, 0xF8]); // mov eax, r15d
-            b.asm.put(at::gpr(guest), RAX);
-        }
-        _ => {
-            let host = b.value(guest, RAX);
+        (2, home) => {
+            b.effective(insn, R15)?;
+            let host = home.unwrap_or(RAX);
+            if home.is_none() {
+                b.asm.get(RAX, at::gpr(guest));
+            }
             // mov r16, r15w
             b.asm
                 .bytes(&[0x66, 0x44 | host >> 3, 0x89, 0xC0 | 7 << 3 | host & 7]);
             b.set(guest, host);
         }
+        (_, None) => {
+            b.effective(insn, R15)?;
+            if size == 4 {
+                b.asm.cut(R15);
+            }
+            b.asm.put(at::gpr(guest), R15);
+        }
+        _ => return Err(Unsupported),
     }
     Ok(Step::Next)
 }
