@@ -17,10 +17,11 @@ use machine::Machine;
 use report::Report;
 
 pub const USAGE: &str = "\
-bench-boot [--rounds N] [--kernel NAME] [--engine NAME]… [--dir DIR] [--qemu PROGRAM] [--json]
+bench-boot [--rounds N] [--kernel NAME] [--engine NAME]… [--dir DIR] [--qemu PROGRAM] [--parallel] [--json]
       boots a kernel of `guests` (linux-6.12) in QEMU TCG and in swtdx N times by turns (3), runs jobs in both, and
       prints the medians of wall and processor time with their ratio; --engine (what `swtdx run` takes by itself) may be
-      repeated; --json prints every round";
+      repeated; --parallel instead compares swtdx on one vCPU and on four (--realtime), at work for eight processes;
+      --json prints every round";
 
 struct Options {
     rounds: usize,
@@ -29,6 +30,7 @@ struct Options {
     dir: PathBuf,
     qemu: PathBuf,
     json: bool,
+    parallel: bool,
 }
 
 pub fn run(arguments: &[String]) -> ExitCode {
@@ -50,6 +52,7 @@ fn options(arguments: &[String], root: &Path) -> Result<Options, String> {
         qemu: qemu(&dir),
         dir,
         json: false,
+        parallel: false,
     };
     let mut words = arguments.iter();
     while let Some(word) = words.next() {
@@ -65,6 +68,7 @@ fn options(arguments: &[String], root: &Path) -> Result<Options, String> {
             "--dir" => options.dir = value()?.into(),
             "--qemu" => options.qemu = value()?.into(),
             "--json" => options.json = true,
+            "--parallel" => options.parallel = true,
             _ => return Err(format!("{word} is no option\nusage: {USAGE}")),
         }
     }
@@ -101,11 +105,24 @@ fn bench(arguments: &[String]) -> Result<(), String> {
     let guest = machine::Guest {
         kernel: &kernel,
         initrd: &initrd,
-        script: guest_job::script(),
+        script: match options.parallel {
+            true => guest_job::parallel_script(),
+            false => guest_job::script(),
+        },
+        jobs: match options.parallel {
+            true => guest_job::PARALLEL,
+            false => guest_job::JOBS,
+        },
     };
-    let mut machines = vec![Machine::qemu(&options.qemu, &guest)];
     let swtdx = build_swtdx(root)?;
+    let mut machines = match options.parallel {
+        true => [1, 4]
+            .map(|cpus| Machine::realtime(&swtdx, options.engines.first(), cpus, &guest))
+            .into(),
+        false => vec![Machine::qemu(&options.qemu, &guest)],
+    };
     match &options.engines[..] {
+        _ if options.parallel => {}
         [] => machines.push(Machine::swtdx(&swtdx, None, &guest)),
         engines => {
             let of = |engine: &String| Machine::swtdx(&swtdx, Some(engine), &guest);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::guest_job::{self, JOBS};
+use super::guest_job;
 use super::machine::Machine;
 
 /// How long one boot with its jobs may take.
@@ -137,11 +137,11 @@ pub fn boot(machine: &Machine) -> Result<Boot, String> {
             last = line;
         }
     }
-    if spans.ended.len() != 1 + JOBS.len() {
+    if spans.ended.len() != 1 + machine.jobs.len() {
         return Err(format!(
             "it ended after {} of {} jobs; its last line: {last}",
             spans.ended.len().saturating_sub(1),
-            JOBS.len()
+            machine.jobs.len()
         ));
     }
     let mut boot = Boot {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::guest_job;
+use super::guest_job::{self, Job};
 
 /// What every machine boots.
 pub struct Guest<'a> {
@@ -10,6 +10,7 @@ pub struct Guest<'a> {
     pub initrd: &'a Path,
     /// The shell command that does the jobs.
     pub script: String,
+    pub jobs: &'static [Job],
 }
 
 /// A program that boots the guest.
@@ -18,6 +19,7 @@ pub struct Machine {
     pub command: Vec<String>,
     /// It is swtdx: the console is on standard error, and a summary on standard output.
     pub is_ours: bool,
+    pub jobs: &'static [Job],
 }
 
 fn words(text: &str) -> impl Iterator<Item = String> {
@@ -44,7 +46,25 @@ impl Machine {
             name: "QEMU TCG".into(),
             command,
             is_ours: false,
+            jobs: guest.jobs,
         }
+    }
+
+    /// `cpus` vCPUs on threads and the host's clock.
+    pub fn realtime(
+        program: &Path,
+        engine: Option<&String>,
+        cpus: u32,
+        guest: &Guest<'_>,
+    ) -> Machine {
+        let mut machine = Machine::swtdx(program, engine, guest);
+        let at = machine.command.iter().position(|word| word == "--cpus");
+        if let Some(at) = at {
+            machine.command[at + 1] = cpus.to_string();
+            machine.command.insert(at, "--realtime".into());
+        }
+        machine.name = format!("{cpus} vCPU{}", if cpus == 1 { "" } else { "s" });
+        machine
     }
 
     /// `engine`: another than the default.
@@ -66,6 +86,7 @@ impl Machine {
             },
             command,
             is_ours: true,
+            jobs: guest.jobs,
         }
     }
 
@@ -94,6 +115,7 @@ mod tests {
             kernel: Path::new("/k/vmlinuz"),
             initrd: Path::new("/k/initramfs"),
             script: "echo 'a b'".into(),
+            jobs: guest_job::JOBS,
         };
         let ours = Machine::swtdx(Path::new("swtdx"), Some(&"translator".into()), &guest);
         let shown = ours.shown();
@@ -105,6 +127,12 @@ mod tests {
             .output();
         let said = String::from_utf8(said.expect("a shell").stdout).expect("text");
         assert_eq!(said.lines().collect::<Vec<_>>(), ours.command);
+        let four = Machine::realtime(Path::new("swtdx"), None, 4, &guest);
+        assert!(
+            four.shown().contains(" --realtime --cpus 4 "),
+            "{}",
+            four.shown()
+        );
         let qemu = Machine::qemu(Path::new("qemu"), &guest);
         assert!(
             qemu.shown()

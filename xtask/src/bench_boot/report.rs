@@ -5,11 +5,10 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::boot::{Boot, Spent};
-use super::guest_job::JOBS;
 use super::machine::Machine;
 
 pub struct Report<'a> {
-    /// QEMU first.
+    /// What the others are compared with first: QEMU, or one vCPU.
     machines: &'a [Machine],
     boots: &'a [Vec<Boot>],
 }
@@ -39,26 +38,32 @@ fn medians(boots: &[Boot], span: usize) -> Spent {
     }
 }
 
-fn titles() -> impl Iterator<Item = &'static str> {
-    ["boot to marker"]
-        .into_iter()
-        .chain(JOBS.iter().map(|job| job.name))
-}
-
 impl<'a> Report<'a> {
     /// Of every machine at least one boot.
     pub fn new(machines: &'a [Machine], boots: &'a [Vec<Boot>]) -> Self {
         Report { machines, boots }
     }
 
+    fn titles(&self) -> impl Iterator<Item = &'static str> + use<> {
+        let jobs = self.machines[0].jobs;
+        ["boot to marker"]
+            .into_iter()
+            .chain(jobs.iter().map(|job| job.name))
+    }
+
     /// Ratios above 1 are in favour of the row.
     pub fn text(&self) -> String {
+        let base = match self.machines[0].is_ours {
+            true => "one",
+            false => "TCG",
+        };
+        let (of_wall, of_cpu) = (format!("{base}/wall"), format!("{base}/CPU"));
         let mut text = format!(
             "{:<20} {:<18} {:>8} {:>8} {:>14} {:>7} {:>10} {:>10}\n",
-            "", "", "wall s", "CPU s", "instructions", "MIPS", "TCG/wall", "TCG/CPU"
+            "", "", "wall s", "CPU s", "instructions", "MIPS", of_wall, of_cpu
         );
-        for (span, title) in titles().enumerate() {
-            let tcg = medians(&self.boots[0], span);
+        for (span, title) in self.titles().enumerate() {
+            let first = medians(&self.boots[0], span);
             for (machine, boots) in self.machines.iter().zip(self.boots) {
                 let spent = medians(boots, span);
                 let count = spent.instructions;
@@ -71,8 +76,8 @@ impl<'a> Report<'a> {
                     spent.cpu,
                     count.map_or("-".into(), |count| count.to_string()),
                     mips.unwrap_or("-".into()),
-                    tcg.wall / spent.wall,
-                    tcg.cpu / spent.cpu
+                    first.wall / spent.wall,
+                    first.cpu / spent.cpu
                 );
             }
         }
@@ -108,7 +113,8 @@ impl<'a> Report<'a> {
     pub fn json(&self) -> Value {
         let machines = self.machines.iter().zip(self.boots);
         let of_machine = |(machine, boots): (&Machine, &Vec<Boot>)| {
-            let rows: Vec<Value> = titles()
+            let rows: Vec<Value> = self
+                .titles()
                 .enumerate()
                 .map(|(span, title)| {
                     let spans = boots.iter().map(|boot| boot.spans[span]);
@@ -135,6 +141,7 @@ impl<'a> Report<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench_boot::guest_job::JOBS;
 
     fn boot(seconds: f64, instructions: Option<u64>) -> Boot {
         let spent = Spent {
@@ -157,6 +164,7 @@ mod tests {
             name: name.into(),
             command: vec![name.into()],
             is_ours: name != "QEMU TCG",
+            jobs: JOBS,
         }
     }
 
