@@ -97,6 +97,10 @@ fn a_c_program_brings_a_module_up_and_runs_a_td_through_seamcall() {
         return;
     };
     is_documented(&said);
+    for engine in ["interpreter", "lockstep"] {
+        let same = exec(&["--engine", engine, "--", &program]);
+        assert_eq!(same.as_ref(), Some(&said), "{engine}");
+    }
     insta::assert_snapshot!(said);
     let alone = Command::new(&program).output().expect("it starts");
     assert_eq!(alone.status.code(), Some(1));

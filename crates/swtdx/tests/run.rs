@@ -49,20 +49,34 @@ fn the_embedded_guest_lives_on_1_2_and_4_vcpus_the_same_in_every_run() {
 }
 
 #[test]
-fn the_translator_changes_nothing_but_what_it_says_of_itself() {
-    let of = |engine| deterministic(&["--engine", engine, "--cpus", "2", "--memory", "64M"]);
-    let (mut translated, interpreted) = (of("translator"), of("interpreter"));
-    let told = translated["translator"].take();
-    assert!(told["blocks"].as_u64() > Some(0), "{told}");
-    assert!(told["code_bytes"].as_u64() > Some(4096), "{told}");
-    let bytes = told["code_bytes"]
-        .as_u64()
-        .zip(told["table_bytes"].as_u64());
-    assert!(
-        bytes.is_some_and(|(code, tables)| code + tables < 256 << 20),
-        "{told}"
-    );
-    assert_eq!(translated, interpreted);
+fn every_engine_runs_the_embedded_guest_to_the_same_console_counts_and_end() {
+    let folder = env!("CARGO_TARGET_TMPDIR");
+    for cpus in ["1", "2"] {
+        let of = |engine: &str| {
+            let file = format!("{folder}/console-{engine}-{cpus}");
+            let args = ["--cpus", cpus, "--memory", "64M", "--console", &file];
+            let mut run = deterministic(&[&["--engine", engine], &args[..]].concat());
+            let told = run["translator"].take();
+            (run, told, std::fs::read(file).expect("the console"))
+        };
+        let (interpreted, nothing, console) = of("interpreter");
+        assert!(nothing.is_null(), "{nothing}");
+        assert!(console.len() > 1000, "{} bytes", console.len());
+        for engine in ["translator", "lockstep"] {
+            let (run, told, same) = of(engine);
+            assert_eq!(run, interpreted, "{engine}, {cpus} vCPUs");
+            assert!(same == console, "{engine}, {cpus} vCPUs: the console");
+            assert!(told["blocks"].as_u64() > Some(0), "{told}");
+            assert!(told["code_bytes"].as_u64() > Some(4096), "{told}");
+            let bytes = told["code_bytes"]
+                .as_u64()
+                .zip(told["table_bytes"].as_u64());
+            assert!(
+                bytes.is_some_and(|(code, tables)| code + tables < 256 << 20),
+                "{told}"
+            );
+        }
+    }
 }
 
 #[test]

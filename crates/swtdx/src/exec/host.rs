@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use coco_regs::{GprFile, XmmFile};
 use tdx_abi::{HostLeaf, LeafWord};
 use tdx_call::{NoSeam, SoftwareSeam};
-use tdx_platform::{Attachments, Guests, Platform, PlatformConfig, SharedMemory};
+use tdx_platform::{Attachments, EngineKind, Guests, Platform, PlatformConfig, SharedMemory};
 use x86_arch::{Gpr, Hpa};
 
 use super::ptrace::{Tracee, memory_file};
@@ -57,8 +57,8 @@ impl SharedMemory for Window {
 }
 
 impl HostSide {
-    /// A machine just switched on, with `lps` processors and `memory` bytes of RAM.
-    pub fn new(mut config: PlatformConfig, seed: u64) -> io::Result<HostSide> {
+    /// A machine just switched on, whose guests this engine runs.
+    pub fn new(mut config: PlatformConfig, seed: u64, engine: EngineKind) -> io::Result<HostSide> {
         let lps = config.machine.lps.len();
         let size = config.machine.ram.iter().sum();
         config.machine.seed = seed;
@@ -67,7 +67,10 @@ impl HostSide {
             shared_memory: Some(Box::new(Window(Arc::clone(&file)))),
             observer: None,
         };
-        let platform = Platform::attached(config, Guests::engine(lps), attachments);
+        let platform = Platform::attached(config, Guests::engine_of(engine, lps), attachments);
+        if let Some(why) = platform.refused() {
+            eprintln!("swtdx: engine    the interpreter instead of the {engine}: {why}");
+        }
         let (done, served) = channel();
         let processors = (0..lps)
             .map(|lp| {
@@ -124,6 +127,10 @@ fn processor(
         });
         // A defect of the module, already reported: nobody could go on, and the program ends with its tracer.
         let result = catch_unwind(call).unwrap_or_else(|_| std::process::exit(70));
+        if let Some(difference) = platform.difference() {
+            eprintln!("swtdx: {}", crate::run::differ(&difference));
+            std::process::exit(70);
+        }
         hardware.arm_timer(lp as u32, u64::MAX);
         let result = result.map(|()| registers);
         if done.send(Served { lp, thread, result }).is_err() {

@@ -11,7 +11,7 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use tdx_platform::PlatformConfig;
+use tdx_platform::{EngineKind, PlatformConfig};
 
 use self::host::HostSide;
 use self::ptrace::SpawnError;
@@ -32,7 +32,7 @@ by the guest of a small TD, whose private memory is the program's own: guest phy
 The first thread that makes a call is processor 0, the next 1, and so on.
 
 Exit status: the program's own; 128 + n when signal n killed it; 1 wrong usage, 3 the program reported a fatal error
-through TDVMCALL, 6 the TD is dead, 125 tracing is forbidden here, 126 the program cannot be executed, 127 it is not
+through TDVMCALL, 6 the TD is dead, 70 lockstep found a difference or swtdx has a bug, 125 tracing is forbidden here, 126 the program cannot be executed, 127 it is not
 found.
 
 Examples:
@@ -51,6 +51,9 @@ pub struct Args {
     /// Seed of keys and random numbers
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+    /// What runs the code of TDs that the program enters: translator, interpreter or lockstep, as in swtdx run
+    #[arg(long, value_name = "ENGINE", default_value_t = EngineKind::Translator)]
+    engine: EngineKind,
     /// The program and its arguments
     #[arg(
         required = true,
@@ -71,7 +74,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     }
     let config = PlatformConfig::new(1, args.lps.into(), args.memory.0);
     let (first, last) = config.machine.private_key_ids;
-    let host = HostSide::new(config, args.seed)
+    let host = HostSide::new(config, args.seed, args.engine)
         .map_err(|why| Failure::with_code(70, format_args!("simulated memory: {why}")))?;
     let program = &args.command[0];
     if let Some(why) = wrong_machine(program.as_ref()) {

@@ -174,13 +174,16 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<ExitCode, Failure> {
 /// A difference between the engines is what the run is about, whatever became of the guest that met it.
 fn differing(mut summary: Summary, platform: &Platform) -> Summary {
     if let Some(difference) = platform.difference() {
-        summary.failure = Some(format!(
-            "lockstep: translated code and the interpreter differ\n{}",
-            difference.trim_end()
-        ));
+        summary.failure = Some(differ(&difference));
         summary.exit_code = 70;
     }
     summary
+}
+
+/// What is said of a difference that lockstep found.
+pub(crate) fn differ(difference: &str) -> String {
+    let difference = difference.trim_end();
+    format!("lockstep: translated code and the interpreter differ\n{difference}")
 }
 
 /// What --json says of a TD that did not get as far as running, or that died in the host's hands.
