@@ -43,6 +43,14 @@ struct Step {
     frame: Option<Frame>,
 }
 
+impl Step {
+    /// Whether a handler's frame holds this step: the instruction or the one after it, and TF.
+    fn is_in(&self, frame: &Frame) -> bool {
+        let here = frame.rip == self.rip || Some(frame.rip) == self.next;
+        here && frame.rflags & RFLAGS_TF != 0
+    }
+}
+
 /// What a #DB means for the step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stepped {
@@ -153,8 +161,7 @@ impl Stepper {
             return Ok(());
         };
         let mut frame = Frame::read(stopped)?;
-        let ours = frame.rip == step.rip || Some(frame.rip) == step.next;
-        if ours && frame.rflags & RFLAGS_TF != 0 {
+        if step.is_in(&frame) {
             let rflags = frame.rflags & !RFLAGS_RF;
             frame.set_rflags(stopped, rflags)?;
             step.frame = Some(frame);
@@ -180,8 +187,7 @@ impl Stepper {
         }
         if let Some(at) = step.frame.map(|frame| frame.at) {
             let mut now = Frame::read_at(stopped, at)?;
-            let ours = now.rip == step.rip || Some(now.rip) == step.next;
-            if ours && now.rflags & RFLAGS_TF != 0 {
+            if step.is_in(&now) {
                 let rflags = now.rflags & !RFLAGS_TF;
                 return now.set_rflags(stopped, rflags);
             }
