@@ -1,11 +1,14 @@
 //! `swtdx exec`: programs in C and Rust whose instructions are served.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
+#[path = "../../tdx_call_c/tests/library/mod.rs"]
+mod library;
 mod program;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use library::library;
 use program::swtdx;
 
 /// What the program printed and how it ended; `None` where nobody may trace.
@@ -63,34 +66,17 @@ fn compile(name: &str, options: &[&str], files: &[&Path]) -> Option<String> {
     Some(program.to_str().expect("UTF-8").to_owned())
 }
 
-/// The six functions for C, built as the header says; the same place as in that crate's own test.
-fn library() -> PathBuf {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("staticlib");
-    let built = Command::new(env!("CARGO"))
-        .args([
-            "rustc",
-            "--quiet",
-            "--offline",
-            "--release",
-            "--crate-type",
-            "staticlib",
-        ])
-        .arg("--manifest-path")
-        .arg(root().join("crates/tdx_call_c/Cargo.toml"))
-        .arg("--target-dir")
-        .arg(&target)
-        .args(["--", "-Cpanic=abort"])
-        .output()
-        .expect("cargo runs");
-    let why = String::from_utf8_lossy(&built.stderr);
-    assert!(built.status.success(), "{why}");
-    target.join("release/libtdx_call_c.a")
-}
-
 #[test]
 fn a_c_program_brings_a_module_up_and_runs_a_td_through_seamcall() {
     let example = root().join("crates/tdx_call_c/examples/bring_up.c");
-    let Some(program) = compile("bring_up", &[], &[&example, &library()]) else {
+    let Some(program) = compile(
+        "bring_up",
+        &[],
+        &[
+            &example,
+            &library(&root().join("crates/tdx_call_c/Cargo.toml")),
+        ],
+    ) else {
         return;
     };
     let Some(said) = exec(&["--", &program]) else {

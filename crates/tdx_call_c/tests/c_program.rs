@@ -2,34 +2,12 @@
 #![forbid(unsafe_code)]
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
-use std::path::{Path, PathBuf};
+mod library;
+
+use std::path::Path;
 use std::process::Command;
 
-fn library() -> PathBuf {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("staticlib");
-    let built = Command::new(env!("CARGO"))
-        .args([
-            "rustc",
-            "--quiet",
-            "--offline",
-            "--release",
-            "--crate-type",
-            "staticlib",
-        ])
-        .arg("--manifest-path")
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"))
-        .arg("--target-dir")
-        .arg(&target)
-        .args(["--", "-Cpanic=abort"])
-        .output()
-        .expect("cargo runs");
-    assert!(
-        built.status.success(),
-        "{}",
-        String::from_utf8_lossy(&built.stderr)
-    );
-    target.join("release/libtdx_call_c.a")
-}
+use library::library;
 
 #[test]
 fn a_c_program_calls_the_six_functions() {
@@ -50,7 +28,7 @@ fn a_c_program_calls_the_six_functions() {
         ])
         .arg(here.join("include"))
         .arg(here.join("tests/program.c"))
-        .arg(library())
+        .arg(library(&here.join("Cargo.toml")))
         .arg("-o")
         .arg(&program)
         .output()
