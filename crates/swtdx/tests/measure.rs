@@ -1,37 +1,14 @@
 //! `swtdx measure`, as a user sees it, on a real firmware image.
 
+#[path = "program/folder.rs"]
+mod folder;
 mod program;
 
+use folder::Folder;
 use program::{folder_of_ovmf, swtdx};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tdvf::{Image, Mrtd, Order, Step};
 use tdx_abi::{ReportType, TdReport};
-
-/// A folder of its own for each test, gone when the test ends.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let folder =
-            std::env::temp_dir().join(format!("swtdx-measure-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        Folder(folder)
-    }
-    fn file(&self, name: &str, bytes: &[u8]) -> String {
-        let path = self.0.join(name);
-        std::fs::write(&path, bytes).unwrap();
-        path.to_str().unwrap().to_owned()
-    }
-    fn hide(&self, text: &str) -> String {
-        text.replace(self.0.to_str().unwrap(), "FOLDER")
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 fn ovmf(folder: &Path) -> (String, Vec<u8>) {
     let path = folder.join("OVMF.inteltdx.fd");
@@ -104,7 +81,7 @@ fn a_kernel_with_its_events() {
         return;
     };
     let (path, _) = ovmf(&folder);
-    let own = Folder::new("kernel");
+    let own = Folder::new("measure-kernel");
     let (kernel, initrd) = (own.file("vmlinuz", &kernel()), own.file("initrd", b"cpio"));
     let args = [
         "measure",
@@ -118,7 +95,7 @@ fn a_kernel_with_its_events() {
         "--events",
     ];
     let text = own
-        .hide(&swtdx(&args, ""))
+        .hide(&swtdx(&args, ""), "FOLDER")
         .replace(&path, "OVMF.inteltdx.fd");
     insta::assert_snapshot!(text);
     let json = swtdx(&["measure", &path, "--kernel", &kernel, "--json"], "");
@@ -132,7 +109,7 @@ fn a_kernel_with_its_events() {
 
 #[test]
 fn the_td_of_a_kernel_has_the_predicted_mrtd() {
-    let own = Folder::new("kernel-td");
+    let own = Folder::new("measure-kernel-td");
     let (kernel, initrd) = (
         own.file("vmlinuz", &bz_image()),
         own.file("initrd", b"cpio"),
@@ -170,7 +147,7 @@ fn bz_image() -> Vec<u8> {
 
 #[test]
 fn without_firmware_it_is_the_td_of_swtdx_run_with_all_registers() {
-    let own = Folder::new("direct");
+    let own = Folder::new("measure-direct");
     let (kernel, initrd) = (
         own.file("vmlinuz", &bz_image()),
         own.file("initrd", b"cpio"),
@@ -220,7 +197,7 @@ fn a_report_that_differs_is_explained() {
     };
     let (path, bytes) = ovmf(&folder);
     let image = Image::parse(&bytes).unwrap();
-    let own = Folder::new("diff");
+    let own = Folder::new("measure-diff");
     let kernel = own.file("vmlinuz", &kernel());
     let diff = |name: &str, mrtd: [u8; 48], rtmr: [[u8; 48]; 4]| {
         let report = own.file(name, &report(mrtd, rtmr));
@@ -292,9 +269,9 @@ fn extend(old: [u8; 48], digest: [u8; 48]) -> [u8; 48] {
 
 #[test]
 fn the_prediction_is_what_a_td_that_ran_reports() {
-    let own = Folder::new("ran");
+    let own = Folder::new("measure-ran");
     let image = own.file("embedded.tdvf", guest_images::EMBEDDED.tdvf);
-    let report = own.0.join("report.bin");
+    let report = own.path().join("report.bin");
     let ran = swtdx(
         &["run", "--quiet", "--report", report.to_str().unwrap()],
         "",
@@ -328,7 +305,7 @@ fn the_prediction_is_what_a_td_that_ran_reports() {
 
 #[test]
 fn wrong_input_is_one_line_that_names_the_file() {
-    let own = Folder::new("wrong");
+    let own = Folder::new("measure-wrong");
     let (empty, kernel) = (own.file("empty.fd", &[]), own.file("vmlinuz", &bz_image()));
     let embedded = own.file("embedded.tdvf", guest_images::EMBEDDED.tdvf);
     let cases: Vec<String> = [
@@ -347,7 +324,7 @@ fn wrong_input_is_one_line_that_names_the_file() {
         vec!["measure", "--kernel", &kernel, "--diff", &kernel],
     ]
     .iter()
-    .map(|args| own.hide(&swtdx(args, "")))
+    .map(|args| own.hide(&swtdx(args, ""), "FOLDER"))
     .collect();
     insta::assert_snapshot!(cases.join("\n"));
 }

@@ -2,40 +2,17 @@
 
 #[path = "program/artifacts.rs"]
 mod artifacts;
+#[path = "program/folder.rs"]
+mod folder;
 mod program;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use artifacts::guest;
+use folder::Folder;
 use program::folder_of_ovmf;
 use serde_json::Value;
-
-/// A folder of its own for each test, gone when the test ends.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let name = format!("swtdx-ovmf-{name}-{}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&folder).expect("a temporary folder");
-        Folder(folder)
-    }
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-    fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
-        let path = self.path(name);
-        std::fs::write(&path, bytes).expect("a temporary file");
-        path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 fn crates_image() -> Option<PathBuf> {
     folder_of_ovmf().map(|folder| folder.join("OVMF.inteltdx.fd"))
@@ -107,12 +84,12 @@ fn application(text: &str) -> Vec<u8> {
 
 #[test]
 fn an_efi_application_given_as_kernel_runs_on_each_firmware() {
-    let folder = Folder::new("application");
+    let folder = Folder::new("ovmf-application");
     let kernel = folder.file("hello.efi", &application("hello from EFI"));
     let debian = ["ovmf-trixie/OVMF.fd", "ovmf-bookworm/OVMF.fd"];
     let images = debian.into_iter().filter_map(guest).chain(crates_image());
     for firmware in images {
-        let output = run(&firmware, &kernel, &["--memory", "128M"]);
+        let output = run(&firmware, Path::new(&kernel), &["--memory", "128M"]);
         let console = String::from_utf8_lossy(&output.stderr);
         let name = firmware.display();
         assert_eq!(output.status.code(), Some(0), "{name}:\n{console}");
@@ -153,8 +130,8 @@ fn debian_boots_through_ovmf_and_the_event_log_replays_to_its_rtmrs() {
     ) else {
         return;
     };
-    let folder = Folder::new("debian");
-    let report = folder.path("report");
+    let folder = Folder::new("ovmf-debian");
+    let report = folder.path().join("report");
     let exec = "hexdump -C /sys/firmware/acpi/tables/data/CCEL";
     let initrd = initrd.to_str().expect("UTF-8");
     let output = run(

@@ -2,39 +2,19 @@
 
 #[path = "program/artifacts.rs"]
 mod artifacts;
+#[path = "program/folder.rs"]
+mod folder;
 mod program;
 
-use std::path::PathBuf;
-
 use artifacts::guest;
+use folder::Folder;
 use program::swtdx;
 use tdx_devices::small_bzimage;
 
-/// A folder of its own, gone when the test is over.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let folder = std::env::temp_dir().join(format!("swtdx-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).expect("a folder");
-        Folder(folder)
-    }
-    fn file(&self, name: &str, bytes: &[u8]) -> String {
-        let path = self.0.join(name);
-        std::fs::write(&path, bytes).expect("a file");
-        path.to_str().expect("UTF-8").to_owned()
-    }
-    /// What a run says, with the folder's name taken out.
-    fn run(&self, args: &[&str]) -> String {
-        let text = swtdx(&[&["run", "--quiet"], args].concat(), "");
-        text.replace(self.0.to_str().expect("UTF-8"), "DIR")
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+/// What a run says, with the folder's name taken out.
+fn said(folder: &Folder, args: &[&str]) -> String {
+    let text = swtdx(&[&["run", "--quiet"], args].concat(), "");
+    folder.hide(&text, "DIR")
 }
 
 /// A bzImage whose 64-bit entry point, 0x200 bytes into its protected-mode part, is `code`.
@@ -111,7 +91,7 @@ fn a_guest_that_cannot_be_loaded_is_refused_in_one_line() {
         .open(&initrd)
         .expect("a file");
     file.set_len(20 << 20).expect("a sparse file");
-    let folder_itself = folder.0.to_str().expect("UTF-8");
+    let folder_itself = folder.path().to_str().expect("UTF-8");
     let cases: &[&[&str]] = &[
         &["--kernel", &elf],
         &["--kernel", &text],
@@ -124,7 +104,7 @@ fn a_guest_that_cannot_be_loaded_is_refused_in_one_line() {
         &["--kernel", &good, "--initrd", &initrd, "--memory", "18M"],
         &["--firmware", &text],
     ];
-    let said: Vec<String> = cases.iter().map(|args| folder.run(args)).collect();
+    let said: Vec<String> = cases.iter().map(|args| said(&folder, args)).collect();
     insta::assert_snapshot!(said.join("\n"));
 }
 
@@ -143,7 +123,7 @@ fn a_guest_that_dies_leaves_its_last_words() {
     ];
     let said = deaths.map(|(name, code)| {
         let kernel = folder.file("kernel", &bzimage(&code));
-        let text = folder.run(&["--kernel", &kernel, "--memory", "32M"]);
+        let text = said(&folder, &["--kernel", &kernel, "--memory", "32M"]);
         format!("=== {name}\n{text}")
     });
     insta::assert_snapshot!(said.join("\n"));
@@ -153,7 +133,10 @@ fn a_guest_that_dies_leaves_its_last_words() {
 fn a_guest_that_goes_on_for_ever_ends_at_the_timeout() {
     let folder = Folder::new("timeout");
     let kernel = folder.file("kernel", &bzimage(&says("working\n", LOOP)));
-    let said = folder.run(&["--kernel", &kernel, "--memory", "32M", "--timeout", "1"]);
+    let said = said(
+        &folder,
+        &["--kernel", &kernel, "--memory", "32M", "--timeout", "1"],
+    );
     insta::assert_snapshot!(said);
 }
 
@@ -174,7 +157,7 @@ fn in_real_time_hangs_panics_and_timeouts_are_known_too() {
         let kernel = folder.file("kernel", &bzimage(&code));
         let args = ["--kernel", &kernel, "--memory", "32M", "--realtime"];
         let timeout = if name == "timeout" { "2" } else { "60" };
-        let said = folder.run(&[&args[..], &["--timeout", timeout]].concat());
+        let said = said(&folder, &[&args[..], &["--timeout", timeout]].concat());
         assert!(
             said.starts_with(&format!("exit status {status}\n")),
             "{name}: {said}"
