@@ -15,6 +15,7 @@ use crate::firmware::FirmwareDevices;
 use crate::ioapic::IoApic;
 use crate::memory_map::{COM1, COM1_IRQ, IOAPIC, PCI_IRQS};
 use crate::pci::{CONFIG_ADDRESS, CONFIG_DATA_END, PciBus};
+use crate::pit::{self, Pit};
 use crate::power::{self, Power};
 use crate::serial::SerialPort;
 use crate::{Interrupt, cpuid, msr, virtio};
@@ -54,10 +55,13 @@ pub struct Board {
     ioapic: IoApic,
     serial: SerialPort,
     cmos: Cmos,
+    pit: Pit,
     pci: PciBus,
     firmware: Option<FirmwareDevices>,
     power: Option<Power>,
     interrupts: VecDeque<Interrupt>,
+    /// A timer was set since its owner last looked after them.
+    timer_set: bool,
 }
 
 impl fmt::Debug for Board {
@@ -81,10 +85,12 @@ impl Board {
             ioapic: IoApic::default(),
             serial: SerialPort::new(config.console),
             cmos: Cmos::of_guest(config.memory),
+            pit: Pit::new(config.tsc_khz),
             pci: PciBus::new(config.devices),
             firmware: config.firmware,
             power: None,
             interrupts: VecDeque::new(),
+            timer_set: false,
         }
     }
 
@@ -121,6 +127,7 @@ impl Board {
 
     /// Lets every timer fire that is due by now.
     pub fn run_timers(&mut self) {
+        self.timer_set = false;
         let now = (self.clock)();
         for (vcpu, apic) in (0..).zip(&mut self.apics) {
             if let Some(vector) = apic.fire(now) {
@@ -223,6 +230,10 @@ impl Services for Board {
                 let seconds = now / (self.tsc_khz.max(1) * 1000);
                 self.cmos.read(seconds).into()
             }
+            pit::COUNTER | pit::CONTROL | pit::GATE if size == 1 => {
+                let value = self.pit.read(port, now);
+                value.map_or(u32::MAX, u32::from)
+            }
             power::SLEEP_CONTROL..=power::RESET => 0,
             CONFIG_ADDRESS..=CONFIG_DATA_END => self.pci.io_read(port, size).unwrap_or(u32::MAX),
             _ => u32::MAX,
@@ -243,6 +254,10 @@ impl Services for Board {
             }
             cmos::INDEX if size == 1 => self.cmos.select(value as u8),
             cmos::DATA if size == 1 => self.cmos.write(value as u8),
+            pit::COUNTER | pit::CONTROL | pit::GATE if size == 1 => {
+                let now = (self.clock)();
+                self.pit.write(port, value as u8, now);
+            }
             CONFIG_ADDRESS..=CONFIG_DATA_END => {
                 self.pci.io_write(port, size, value);
                 self.pci_interrupts();
@@ -264,7 +279,13 @@ impl Services for Board {
                 self.send(Message::from_icr(value), vcpu);
                 Ok(())
             }
-            Some(apic) if apic::is_apic_msr(msr) => apic.write(msr, value, (self.clock)()),
+            Some(apic) if apic::is_apic_msr(msr) => {
+                let before = apic.expiry();
+                apic.write(msr, value, (self.clock)())?;
+                // Who lets the vCPU run until the next deadline has to know a new one.
+                self.timer_set |= apic.expiry().is_some() && apic.expiry() != before;
+                Ok(())
+            }
             _ => msr::write(msr),
         }
     }
@@ -296,6 +317,7 @@ impl Services for Board {
     fn wants_owner(&mut self) -> bool {
         let firmware = self.firmware.as_ref();
         self.power.is_some()
+            || self.timer_set
             || !self.interrupts.is_empty()
             || self.pci.wants_service()
             || firmware.is_some_and(FirmwareDevices::transfer_waits)
@@ -358,7 +380,9 @@ mod tests {
             .write_msr(1, apic::TSC_DEADLINE, 500)
             .expect("the deadline is writable");
         assert_eq!(board.next_deadline(), Some(500));
+        assert!(board.wants_owner(), "the deadline is news");
         board.run_timers();
+        assert!(!board.wants_owner());
         assert_eq!(board.next_interrupt(), None);
         now.store(500, Ordering::Relaxed);
         board.run_timers();

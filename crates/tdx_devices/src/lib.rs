@@ -22,6 +22,7 @@ mod ioapic;
 pub mod memory_map;
 mod msr;
 mod pci;
+mod pit;
 mod pm_timer;
 mod power;
 mod serial;
