@@ -164,6 +164,28 @@ impl Memory {
         }
     }
 
+    /// Fills a page with zeros by full-line direct stores. One that never held anything else costs the host no memory.
+    ///
+    /// # Panics
+    /// When the address is no page's.
+    pub fn clear_page(&self, at: KeyedHpa) {
+        assert!(at.hpa.is_aligned(PAGE as u64));
+        let number = at.hpa.raw() / PAGE as u64;
+        let Some(page) = self.ram.page(number) else {
+            return;
+        };
+        let _guard = self.stripe(number);
+        if self.is_stale(&page, at.hkid) {
+            return;
+        }
+        let key = self.key(number, at.hkid);
+        outside_seam(&page, key);
+        if page.state().touched.load(Relaxed) {
+            page.write(0, &[0; PAGE]);
+        }
+        self.set_keys(number, &page, 0, LINES, key);
+    }
+
     /// Copies a page to another as a read and full-line direct stores do, in one pass where both are plain.
     ///
     /// # Panics
@@ -268,7 +290,10 @@ impl Memory {
         }
         self.mark_dirty(&page, at.hkid, key);
         page.state().handed_out.store(true, Relaxed);
-        page.state().touched.store(true, Relaxed);
+        if !page.state().touched.load(Relaxed) {
+            page.back_ahead();
+            page.state().touched.store(true, Relaxed);
+        }
         Some(page)
     }
 

@@ -290,3 +290,52 @@ fn copying_a_page_is_reading_it_and_writing_it_directly() {
         assert!(at_once == in_steps, "{name}");
     }
 }
+
+/// Clearing a page shows what full-line stores of zeros show, whatever the page was.
+#[test]
+fn clearing_a_page_is_storing_zeros_directly() {
+    type Prepare = fn(&Memory);
+    let cases: [(&str, Prepare); 6] = [
+        ("a page never written", |_| {}),
+        ("the host's", |m| m.write(at(7, HOST), &[3; 99]).unwrap()),
+        ("the TD's, written back", |m| {
+            m.write_direct(at(0, TD), &[9; 4096]);
+            m.flush_page(at(0, TD));
+        }),
+        ("another key's dirty lines over it", |m| {
+            m.write_direct(at(0, OTHER_TD), &[9; 4096]);
+            m.write(at(64, OTHER_TD), &[1]).unwrap();
+        }),
+        ("poisoned", |m| m.poison_page(Hpa::new(PAGE))),
+        ("lines of two keys", |m| {
+            m.write_direct(at(64, TD), &[9; 64]);
+        }),
+    ];
+    for (name, prepare) in cases {
+        for key in [HOST, TD] {
+            let seen = |clear: &dyn Fn(&Memory)| {
+                let memory = Memory::new(vec![1 << 20], 64, 32..=63);
+                for hkid in [TD, OTHER_TD] {
+                    memory.program_key(0, hkid);
+                }
+                prepare(&memory);
+                let handed_out = memory.page(at(0, TD)).is_some();
+                let revoked = memory.revoked();
+                clear(&memory);
+                let mut bytes = [1; 4096];
+                let read = memory.read(at(0, key), &mut bytes);
+                let kept = memory.revoked() == revoked;
+                (
+                    handed_out,
+                    kept,
+                    read,
+                    bytes,
+                    memory.page(at(0, key)).is_some(),
+                )
+            };
+            let at_once = seen(&|memory| memory.clear_page(at(0, key)));
+            let in_steps = seen(&|memory| memory.write_direct(at(0, key), &[0; 4096]));
+            assert!(at_once == in_steps, "{name}, key ID {}", key.0);
+        }
+    }
+}

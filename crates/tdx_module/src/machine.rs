@@ -90,6 +90,10 @@ pub trait Machine: Send + Sync {
     }
     /// Full-line direct stores (MOVDIR64B) of whole 64-byte lines: never reads, heals poison.
     fn write_direct(&self, to: KeyedHpa, from: &[u8]);
+    /// Fills a 4 KiB page with zeros by `write_direct`.
+    fn clear_page(&self, page: KeyedHpa) {
+        self.write_direct(page, &[0; 4096]);
+    }
     /// Copies a 4 KiB page: what `read` gives, by `write_direct`.
     fn copy_page(&self, from: KeyedHpa, to: KeyedHpa) -> Result<(), MachineCheck> {
         let mut bytes = [0; 4096];

@@ -377,8 +377,7 @@ impl<'m, M: Machine> Call<'m, M> {
     }
     /// A page becomes a control structure: its bytes are 0 under this key from now on.
     pub fn clear_control_page(&self, page: Hpa, hkid: Hkid) {
-        self.machine()
-            .write_direct(KeyedHpa::new(page, hkid), &[0; 4096]);
+        self.machine().clear_page(KeyedHpa::new(page, hkid));
     }
     /// Locks the entry; a lost try shows it.
     pub fn lock_entry(&mut self, slot: &Slot) -> Result<Held<'m, EntryGuard>, Refusal> {

@@ -93,8 +93,7 @@ impl HostMemory for PlatformMemory {
     }
     fn clear_page(&self, page: Hpa) -> Result<(), OutsideMemory> {
         let page = self.inside(page.page(), 4096)?;
-        let machine = self.platform.module.machine();
-        machine.store_direct(page, &[0; 4096]);
+        self.platform.module.machine().clear_directly(page);
         Ok(())
     }
 }

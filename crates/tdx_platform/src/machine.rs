@@ -90,6 +90,14 @@ impl PlatformMachine {
         }
     }
 
+    /// Zeros over a page by direct stores.
+    pub(crate) fn clear_directly(&self, page: KeyedHpa) {
+        match self.shared_memory(page, PAGE_SIZE as usize) {
+            Some(keeper) => keeper.write(page.hpa, &[0; PAGE_SIZE as usize]),
+            None => self.hardware.memory.clear_page(page),
+        }
+    }
+
     pub(crate) fn tlb(&self, lp: LpId) -> std::sync::MutexGuard<'_, Tlb> {
         self.tlbs[lp.0 as usize]
             .lock()
@@ -164,6 +172,12 @@ impl Machine for PlatformMachine {
     fn write_direct(&self, to: KeyedHpa, from: &[u8]) {
         self.store_direct(to, from);
         self.hardware.memory.note_seam_write(to, from.len());
+    }
+    fn clear_page(&self, page: KeyedHpa) {
+        self.clear_directly(page);
+        self.hardware
+            .memory
+            .note_seam_write(page, PAGE_SIZE as usize);
     }
     fn copy_page(&self, from: KeyedHpa, to: KeyedHpa) -> Result<(), MachineCheck> {
         let kept_elsewhere = |at: KeyedHpa| self.shared_memory(at, PAGE_SIZE as usize).is_some();

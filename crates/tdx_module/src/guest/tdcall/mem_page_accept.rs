@@ -118,6 +118,6 @@ impl<M: Machine> Guest<'_, M> {
         let mask = (4096u64 << (9 * u32::from(level))) - 1;
         let page = (entry.hpa().raw() & !mask) + 4096 * u64::from(chunk);
         let to = self.td.keyed(Hpa::new(page));
-        self.module.machine().write_direct(to, &[0; 4096]);
+        self.module.machine().clear_page(to);
     }
 }
