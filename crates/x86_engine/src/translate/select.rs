@@ -50,7 +50,7 @@ fn flags_of(insn: &Instruction) -> Option<Flags> {
         Adc | Sbb | Inc | Dec | Bt | Bts | Btr | Btc | Rol | Ror | Clc | Stc | Cmc => {
             Flags::Changes
         }
-        Adcx | Adox if std::is_x86_feature_detected!("adx") => Flags::Changes,
+        Adcx | Adox if host_has!("adx") => Flags::Changes,
         // What the others do to OF is up to the processor.
         Rcl | Rcr if operand_size(insn, 0) >= 4 => Flags::Changes,
         Mov | Movzx | Movsx | Movsxd | Movnti | Not | Xchg | Bswap | Movbe | Rorx | Sarx | Shlx
