@@ -61,10 +61,13 @@ impl Input {
             };
         };
         let keyboard = Arc::new(Keyboard::default());
+        // What was typed ahead counts from the guest's first turn on.
+        let mut escape = Escape::default();
+        while ready(Duration::ZERO) && keyboard.hear(&mut escape) {}
         let listener = Arc::clone(&keyboard);
         let started = std::thread::Builder::new()
             .name("keyboard".to_owned())
-            .spawn(move || listener.listen());
+            .spawn(move || while listener.hear(&mut escape) {});
         match started {
             Ok(_) => Input::Terminal(keyboard, raw),
             Err(_) => Input::Nothing,
@@ -137,32 +140,30 @@ impl Keyboard {
         self.typed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads the terminal until its end.
-    fn listen(&self) {
-        let mut escape = Escape::default();
+    /// Waits for what is typed next; false at the terminal's end.
+    fn hear(&self, escape: &mut Escape) -> bool {
         let mut bytes = [0; 256];
-        loop {
-            let count = match read(stdin(), &mut bytes) {
-                Ok(0) => return,
-                Ok(count) => count,
-                Err(Errno::INTR) => continue,
-                Err(_) => return,
-            };
-            let mut typed = self.lock();
-            for key in bytes[..count].iter().filter_map(|&byte| escape.byte(byte)) {
-                match key {
-                    Key::Byte(byte) => typed.bytes.push_back(byte),
-                    Key::Help => eprint!("{HELP}"),
-                    Key::Quit if typed.quit => {
-                        terminal::restore();
-                        eprintln!("\nswtdx: ended by force");
-                        process::exit(ENDED_BY_FORCE);
-                    }
-                    Key::Quit => typed.quit = true,
+        let count = match read(stdin(), &mut bytes) {
+            Ok(0) => return false,
+            Ok(count) => count,
+            Err(Errno::INTR) => return true,
+            Err(_) => return false,
+        };
+        let mut typed = self.lock();
+        for key in bytes[..count].iter().filter_map(|&byte| escape.byte(byte)) {
+            match key {
+                Key::Byte(byte) => typed.bytes.push_back(byte),
+                Key::Help => eprint!("{HELP}"),
+                Key::Quit if typed.quit => {
+                    terminal::restore();
+                    eprintln!("\nswtdx: ended by force");
+                    process::exit(ENDED_BY_FORCE);
                 }
+                Key::Quit => typed.quit = true,
             }
-            self.arrived.notify_all();
         }
+        self.arrived.notify_all();
+        true
     }
 }
 

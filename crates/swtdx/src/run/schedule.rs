@@ -151,6 +151,9 @@ pub struct Running<'a, M, L, C> {
 impl<M: HostMemory, L: SeamcallLp, C: Clockwork> Running<'_, M, L, C> {
     /// Runs the vCPUs in turn until the TD's life ends.
     pub fn run(&mut self) -> Result<End, HostError> {
+        if let Some(end) = self.user()? {
+            return Ok(end);
+        }
         loop {
             if let Some(end) = self.round(None)? {
                 return Ok(end);
