@@ -164,9 +164,14 @@ impl<M: Machine> Module<M> {
         gprs[Gpr::Rax] = status.raw();
         #[cfg(debug_assertions)]
         {
-            drop(in_progress);
             let [rcx, rdx, r8] = operands;
-            self.audit_after(raw, [rcx, rdx, r8, gprs[Gpr::Rcx]]);
+            let operands = [rcx, rdx, r8, gprs[Gpr::Rcx]];
+            // Looking at a page takes its lock for a moment, which the audit of everything on another processor must not
+            // meet.
+            let of_call = operands.into_iter().find_map(|raw| self.audit_page(raw));
+            drop(in_progress);
+            assert_eq!(of_call, None, "after {}", HostLeaf(raw.number()));
+            self.audit_after(raw, operands);
         }
         self.emit(Event::Seamcall {
             lp,
@@ -176,12 +181,10 @@ impl<M: Machine> Module<M> {
         Ok(())
     }
 
-    /// Debug builds: the pages the call named, and now and then everything.
+    /// Debug builds: the pages the call named as the machine has them, and now and then everything.
     #[cfg(debug_assertions)]
     fn audit_after(&self, leaf: LeafWord, operands: [u64; 4]) {
         const WHOLE_EVERY: u32 = 1000;
-        let of_call = operands.into_iter().find_map(|raw| self.audit_page(raw));
-        assert_eq!(of_call, None, "after {}", HostLeaf(leaf.number()));
         let calls = self.audited_calls.fetch_add(1, Ordering::Relaxed);
         // The rest only while no call is in progress; a vCPU that runs is one.
         let Some(_alone) = self.gate.try_write() else {
